@@ -1,0 +1,1 @@
+//! Everything that changes the world, off the data threads: configuration, discovery, publication.

@@ -1,0 +1,20 @@
+//! Decisions without I/O: values in, decisions out. No clock, no socket, no thread, no log in here; time and
+//! randomness come in as arguments. What is alive (gates, counters) is in `state` and what it is made of.
+
+pub mod balance;
+pub mod count;
+pub mod dice;
+pub mod facts;
+pub mod gate;
+pub mod limits;
+pub mod outcome;
+pub mod pace;
+pub mod queue;
+pub mod record;
+pub mod route;
+pub mod slots;
+pub mod snapshot;
+pub mod split;
+pub mod state;
+mod sync;
+pub mod vitals;

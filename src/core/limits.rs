@@ -1,0 +1,85 @@
+//! Limits and waits of the data path that hold for the whole router. Those of one deployment are in
+//! [`super::facts::Settings`].
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Every field is a setting of the same name (with its unit in the name there).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Request line and headers together, in bytes. Azure AD tokens with groups need more than the 8-16 KiB of others.
+    pub head_bytes_max: usize,
+    /// Number of request headers.
+    pub headers_max: usize,
+    /// Time to the whole head, from its first byte (from the connect for the first request).
+    pub head_timeout: Duration,
+    /// Time between two requests of a client connection. Longer than ingress controllers keep theirs (60 s), so that
+    /// it is never the router that closes a connection on which a request is under way.
+    pub idle_timeout: Duration,
+    /// Longest silence of a request body.
+    pub body_timeout: Duration,
+    /// Request body, in bytes. v1 had 100 MB.
+    pub body_bytes_max: u64,
+    /// Client connections at a time.
+    pub connections_max: usize,
+    /// HTTP/2 streams of one client connection at a time.
+    pub streams_max: u32,
+    /// Part of a request body that is kept for another attempt, in bytes.
+    pub replay_bytes_max: usize,
+    /// Time to connect to a replica.
+    pub connect_timeout: Duration,
+    /// Attempts for one request, the first one included.
+    pub attempts_max: u32,
+    /// How long an idle connection to a replica is kept: less than common model servers keep theirs (5 s).
+    pub upstream_idle: Duration,
+    /// Idle connections that one worker keeps to one replica.
+    pub upstream_idle_max: usize,
+    /// Longest silence of an upgraded connection (WebSocket) in both directions.
+    pub tunnel_idle: Duration,
+    /// Copies of mirrored requests under way at a time, over all workers.
+    pub mirrors_max: usize,
+    /// Body of a mirrored request, in bytes; longer ones are not copied.
+    pub mirror_bytes_max: usize,
+    /// Whether answers carry `Server-Timing`.
+    pub server_timing: bool,
+    /// Whether `Authorization` is passed on to replicas.
+    pub pass_authorization: bool,
+    /// Peers whose `X-Forwarded-*` and `x-request-id` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes_max: 64 << 10,
+            headers_max: 128,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(120),
+            body_timeout: Duration::from_secs(30),
+            body_bytes_max: 100 << 20,
+            connections_max: 10_000,
+            streams_max: 128,
+            replay_bytes_max: 64 << 10,
+            connect_timeout: Duration::from_secs(1),
+            attempts_max: 3,
+            upstream_idle: Duration::from_secs(4),
+            upstream_idle_max: 128,
+            tunnel_idle: Duration::from_secs(300),
+            mirrors_max: 64,
+            mirror_bytes_max: 1 << 20,
+            server_timing: true,
+            pass_authorization: false,
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+impl Limits {
+    /// Whether this peer's word about the client is believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted_proxies.iter().any(|net| net.contains(&peer))
+    }
+}

@@ -1,0 +1,99 @@
+//! Counters of the router as a whole, shared by all planes: each writes its own part, `ops` reads them all.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::count::Counter;
+use super::facts::Problem;
+use super::state::RefusalState;
+
+/// See the head of the file.
+#[derive(Debug)]
+pub struct Vitals {
+    /// When the process started: the zero of the router's own clock.
+    pub born: Instant,
+    /// Exchanges that ended before an endpoint was found.
+    pub refusals: RefusalState,
+    /// Client connections.
+    pub connections: ConnectionCounts,
+    /// The access log.
+    pub access_log: LogCounts,
+    /// Discovery.
+    pub discovery: DiscoveryCounts,
+    /// Copies of mirrored requests under way.
+    pub mirrors: AtomicUsize,
+    draining: AtomicBool,
+}
+
+impl Vitals {
+    /// For `workers` workers; `born` is now.
+    pub fn new(workers: usize, born: Instant) -> Self {
+        Self {
+            born,
+            refusals: RefusalState::new(workers),
+            connections: ConnectionCounts::default(),
+            access_log: LogCounts::default(),
+            discovery: DiscoveryCounts::default(),
+            mirrors: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Microseconds since the process started.
+    pub fn micros(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.born).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the router is on its way out.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Says that it is.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Client connections.
+#[derive(Debug, Default)]
+pub struct ConnectionCounts {
+    /// Open now.
+    pub open: AtomicUsize,
+    /// Accepted so far.
+    pub accepted: Counter,
+    /// Turned away at the limit.
+    pub refused: Counter,
+    /// Failed accepts.
+    pub accept_errors: Counter,
+    /// Connections to replicas opened so far.
+    pub upstream_opened: Counter,
+    /// Requests sent to replicas on a connection that was used before.
+    pub upstream_reused: Counter,
+}
+
+/// The access log.
+#[derive(Debug, Default)]
+pub struct LogCounts {
+    /// Lines written.
+    pub written: Counter,
+    /// Lines dropped because the writer could not keep up.
+    pub dropped: Counter,
+    /// Failed writes.
+    pub errors: Counter,
+}
+
+/// Discovery.
+#[derive(Debug, Default)]
+pub struct DiscoveryCounts {
+    /// Snapshots published.
+    pub publications: Counter,
+    /// Reconnects and failed reads of a source.
+    pub errors: Counter,
+    /// Microseconds on the router's clock when every source was last known to be in step; 0 is never.
+    pub in_step_us: AtomicU64,
+    /// What is wrong with objects right now, sorted.
+    pub problems: Mutex<Vec<Problem>>,
+}

@@ -1,0 +1,1 @@
+//! The path of a request: accept, connection, exchange, admit, forward, respond.

@@ -1,0 +1,3 @@
+//! Scorefront: an open front-end router for model inference on Kubernetes.
+
+fn main() {}

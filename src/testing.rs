@@ -1,0 +1,1 @@
+//! What tests share: scripted peers and builders. Behind the feature `testing`, never in the shipped binary.
