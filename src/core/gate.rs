@@ -167,7 +167,8 @@ impl Gate {
         }
     }
 
-    /// Hands free slots to those who wait: when replicas were added or readmitted, or a limit was raised.
+    /// Hands free slots to those who wait: when a replica that was left out is used again, or, with the time, when its
+    /// time has come to be tried.
     pub fn pump(&self, now_us: Option<u64>) {
         let mut line = self.line.lock();
         let woken = self.hand_over(&mut line, now_us);
@@ -210,19 +211,13 @@ impl Gate {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Leaves a replica out for `backoff_us`, unless more than half would be out then. Says whether it did.
+    /// Leaves a replica out for `backoff_us`, unless it is out already or more than half would be out then. Says
+    /// whether it did; if so, whoever waits relies on a [`Gate::pump`] with the time when the back-off ends.
     pub fn leave_out(&self, replica: &Replica, now_us: u64, backoff_us: u64) -> bool {
         let line = self.line.lock();
-        let others_out = line
-            .replicas
-            .iter()
-            .filter(|r| r.state.is_left_out() && r.state.serial() != replica.state.serial())
-            .count();
-        let allowed = (others_out + 1) * 2 <= line.replicas.len();
-        if allowed {
-            replica.state.leave_out(now_us, backoff_us);
-        }
-        allowed
+        let is_other = |other: &&Arc<Replica>| other.state.serial() != replica.state.serial();
+        let others_out = line.replicas.iter().filter(is_other).filter(|other| other.state.is_left_out()).count();
+        (others_out + 1) * 2 <= line.replicas.len() && replica.state.leave_out(now_us, backoff_us)
     }
 
     /// How many wait now.
@@ -241,6 +236,9 @@ impl Gate {
     }
 
     fn hand_over(&self, line: &mut Line, now_us: Option<u64>) -> Vec<Waker> {
+        if let Some(now) = now_us {
+            line.replicas.iter().for_each(|replica| replica.state.fall_due(now));
+        }
         let mut woken = Vec::new();
         while !line.queue.is_empty() {
             let Some(replica) = line.claim(now_us) else { break };
@@ -276,7 +274,6 @@ impl Line {
 }
 
 #[cfg(all(test, not(loom)))]
-#[path = "gate/tests.rs"]
 mod tests;
 
 #[cfg(all(test, loom))]
