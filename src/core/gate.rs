@@ -56,7 +56,7 @@ pub enum Place {
         /// The limit of the line.
         length_max: u32,
     },
-    /// Before everybody: the request had its turn, and its replica could not be reached.
+    /// Before all of those: the request had its turn, and its replica could not be reached.
     Front,
 }
 
@@ -120,6 +120,8 @@ impl Gate {
             Place::Front => line.queue.enter_front(waker.clone()),
         };
         self.count(&line);
+        // At the back that is the length of the line, and the front is short.
+        let ahead = if place == Place::Front { line.queue.ahead_of(ticket) } else { ahead };
         let woken = self.hand_over(&mut line, Some(now_us));
         let turn = line.queue.poll(ticket, waker);
         drop(line);
@@ -127,7 +129,7 @@ impl Gate {
         woken.into_iter().for_each(Waker::wake);
         match turn {
             Turn::Granted(replica) => Entered::Slot(replica),
-            Turn::Waiting => Entered::Waiting { ticket, ahead: if place == Place::Front { 0 } else { ahead } },
+            Turn::Waiting => Entered::Waiting { ticket, ahead },
             Turn::Dissolved => Entered::Closed,
         }
     }

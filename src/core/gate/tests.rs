@@ -97,9 +97,10 @@ impl Bench {
 
     /// The replica fails to connect until it is left out; says for how long that is.
     fn break_down(&self, replica: &Arc<Replica>) -> u64 {
-        let backoff = (0..ReplicaState::FAILURES_MAX).filter_map(|_| replica.state.connect_failed()).last().unwrap();
-        assert!(self.gate.leave_out(replica, self.now_us, backoff));
-        backoff
+        let failures: Vec<_> = (0..ReplicaState::FAILURES_MAX).map(|_| replica.state.connect_failed()).collect();
+        assert_eq!(failures[..2], [None, None]);
+        assert!(self.gate.leave_out(replica, self.now_us, failures[2].unwrap()));
+        failures[2].unwrap()
     }
 }
 
@@ -166,6 +167,19 @@ fn a_slot_granted_to_one_who_left_goes_to_the_next() {
     assert_eq!(bench.taken(), [1], "a used ticket means nothing");
     bench.gate.release(&replica);
     assert_eq!(bench.taken(), [0]);
+}
+
+#[test]
+fn those_at_the_front_go_first_and_among_themselves_in_order_of_arrival() {
+    let mut bench = Bench::new(1, 1);
+    let held = bench.claim().unwrap();
+    let back = bench.wait();
+    let front = [bench.wait_at(Place::Front), bench.wait_at(Place::Front)];
+    assert_eq!(front.each_ref().map(|waiter| waiter.ahead), [0, 1]);
+    for waiter in [&front[0], &front[1], &back] {
+        bench.gate.release(&held);
+        assert!(bench.granted(waiter).is_some());
+    }
 }
 
 #[test]
