@@ -182,12 +182,13 @@ impl Gate {
     /// list get no new request; what they hold runs on.
     pub fn replace(&self, replicas: Arc<[Arc<Replica>]>, slots_per_replica: u32) {
         let limit = if slots_per_replica == 0 { UNLIMITED } else { slots_per_replica };
+        // Sorted before the lock is taken: a deployment of a thousand replicas is compared within a moment.
+        let mut kept: Vec<u64> = replicas.iter().map(|replica| replica.state.serial()).collect();
+        kept.sort_unstable();
         let mut line = self.line.lock();
         let old = std::mem::replace(&mut line.replicas, replicas);
-        for replica in old.iter() {
-            if !line.replicas.iter().any(|kept| kept.state.serial() == replica.state.serial()) {
-                replica.state.set_limit(0);
-            }
+        for replica in old.iter().filter(|replica| kept.binary_search(&replica.state.serial()).is_err()) {
+            replica.state.set_limit(0);
         }
         line.closed = false;
         for replica in line.replicas.iter() {
@@ -213,13 +214,15 @@ impl Gate {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Leaves a replica out for `backoff_us`, unless it is out already or more than half would be out then. Says
-    /// whether it did; if so, whoever waits relies on a [`Gate::pump`] with the time when the back-off ends.
+    /// Leaves a replica out for `backoff_us`, unless it is out already, or has left the list, or more than half would
+    /// be out then. Says whether it did; if so, whoever waits relies on a [`Gate::pump`] with the time when the
+    /// back-off ends.
     pub fn leave_out(&self, replica: &Replica, now_us: u64, backoff_us: u64) -> bool {
         let line = self.line.lock();
-        let is_other = |other: &&Arc<Replica>| other.state.serial() != replica.state.serial();
-        let others_out = line.replicas.iter().filter(is_other).filter(|other| other.state.is_left_out()).count();
-        (others_out + 1) * 2 <= line.replicas.len() && replica.state.leave_out(now_us, backoff_us)
+        let is_it = |other: &Arc<Replica>| other.state.serial() == replica.state.serial();
+        let others_out = line.replicas.iter().filter(|other| other.state.is_left_out() && !is_it(other)).count();
+        let allowed = line.replicas.iter().any(is_it) && (others_out + 1) * 2 <= line.replicas.len();
+        allowed && replica.state.leave_out(now_us, backoff_us)
     }
 
     /// How many wait now.

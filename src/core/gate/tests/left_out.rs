@@ -109,3 +109,11 @@ fn a_trying_request_that_fails_leaves_the_replica_out_for_longer() {
     bench.gate.pump(Some(bench.now_us + backoff));
     assert!(bench.granted(&waiter).is_some());
 }
+
+#[test]
+fn a_replica_that_is_not_in_the_snapshot_is_not_left_out() {
+    let bench = Bench::new(3, 1);
+    bench.replace(..2, 1);
+    assert!(!bench.gate.leave_out(&bench.replicas[2], bench.now_us, 1_000_000));
+    assert!(bench.gate.leave_out(&bench.replicas[1], bench.now_us, 1_000_000), "others are not counted against it");
+}
