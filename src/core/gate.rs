@@ -188,7 +188,7 @@ impl Gate {
         let mut line = self.line.lock();
         let old = std::mem::replace(&mut line.replicas, replicas);
         for replica in old.iter().filter(|replica| kept.binary_search(&replica.state.serial()).is_err()) {
-            replica.state.set_limit(0);
+            replica.state.withdraw();
         }
         line.closed = false;
         for replica in line.replicas.iter() {
@@ -205,7 +205,7 @@ impl Gate {
         let mut line = self.line.lock();
         line.closed = true;
         for replica in line.replicas.iter() {
-            replica.state.set_limit(0);
+            replica.state.withdraw();
         }
         line.replicas = Arc::from([]);
         let woken = line.queue.dissolve();
@@ -278,6 +278,8 @@ impl Line {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod simulation;
 #[cfg(all(test, not(loom)))]
 mod tests;
 

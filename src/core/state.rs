@@ -82,6 +82,13 @@ impl ReplicaState {
         self.slots.set_limit(limit);
     }
 
+    /// It left the list: no new request. If it is left out, it is to be tried once it comes back, because nobody looks
+    /// at the clock for a replica that is away.
+    pub(crate) fn withdraw(&self) {
+        self.slots.set_limit(0);
+        self.slots.turn(Standing::Out, Standing::Due);
+    }
+
     /// Whether a slot just done with may go straight to the next request.
     pub(crate) fn may_be_passed_on(&self) -> bool {
         let level = self.level();

@@ -11,10 +11,10 @@ mod left_out;
 
 /// A waker that counts how often it rang.
 #[derive(Debug, Default)]
-struct Bell(Count);
+pub(super) struct Bell(Count);
 
 impl Bell {
-    fn rang(&self) -> usize {
+    pub(super) fn rang(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 }

@@ -117,3 +117,26 @@ fn a_replica_that_is_not_in_the_snapshot_is_not_left_out() {
     assert!(!bench.gate.leave_out(&bench.replicas[2], bench.now_us, 1_000_000));
     assert!(bench.gate.leave_out(&bench.replicas[1], bench.now_us, 1_000_000), "others are not counted against it");
 }
+
+#[test]
+fn a_replica_whose_time_came_while_it_was_away_is_tried_when_it_is_back() {
+    for close in [false, true] {
+        let mut bench = Bench::new(2, 1);
+        let broken = bench.replicas[0].clone();
+        let backoff = bench.break_down(&broken);
+        if close {
+            bench.gate.close()
+        } else {
+            bench.replace(1.., 1)
+        }
+        bench.now_us += backoff;
+        bench.gate.pump(Some(bench.now_us));
+        bench.replace(1.., 1);
+        bench.now_us -= backoff;
+        bench.claim_all();
+        let waiter = bench.wait();
+        bench.replace(.., 1);
+        assert!(Arc::ptr_eq(&bench.granted(&waiter).expect("no clock will ring for it again"), &broken));
+        assert!(broken.state.is_left_out(), "tried by one");
+    }
+}
