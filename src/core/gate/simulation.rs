@@ -377,11 +377,10 @@ impl Drop for Banner {
 }
 
 fn live(seed: u64) -> Tally {
-    let banner = Banner(seed);
+    let _banner = Banner(seed);
     let mut world = World::new(seed);
     (0..STEPS).for_each(|_| world.step());
     world.end();
-    drop(banner);
     world.tally
 }
 
