@@ -1,6 +1,7 @@
 //! Everything that changes the world, off the data threads: configuration, discovery, publication.
 
 pub mod check;
+pub mod config;
 pub mod discovery;
 pub mod facts;
 pub mod index;
