@@ -61,8 +61,7 @@ fn claim_of_two(replicas: &[Arc<Replica>], wish: Wish<'_>, dice: &mut Dice) -> O
     }
     let b = replicas.get(dice.below(n) as usize)?;
     let better = if b.state.level().taken < a.state.level().taken { b } else { a };
-    let usable = wish.accepts(better) && !better.state.is_left_out();
-    (usable && better.state.try_claim(None)).then(|| better.clone())
+    (wish.accepts(better) && better.state.try_claim(None)).then(|| better.clone())
 }
 
 fn least_loaded<'a>(replicas: &'a [Arc<Replica>], wish: Wish<'_>, dice: &mut Dice) -> Option<&'a Arc<Replica>> {
@@ -76,7 +75,7 @@ fn least_loaded<'a>(replicas: &'a [Arc<Replica>], wish: Wish<'_>, dice: &mut Dic
         let replica = &replicas[at];
         at = (at + stride) % n;
         let level = replica.state.level();
-        if !level.has_room() || !wish.accepts(replica) || !replica.state.may_be_tried(wish.now_us) {
+        if !replica.state.is_usable(level, wish.now_us) || !wish.accepts(replica) {
             continue;
         }
         if level.taken == 0 {

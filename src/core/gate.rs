@@ -56,7 +56,7 @@ pub enum Place {
         /// The limit of the line.
         length_max: u32,
     },
-    /// Before everybody: the request had its turn, and its replica could not be reached.
+    /// Before all of those: the request had its turn, and its replica could not be reached.
     Front,
 }
 
@@ -120,6 +120,8 @@ impl Gate {
             Place::Front => line.queue.enter_front(waker.clone()),
         };
         self.count(&line);
+        // At the back that is the length of the line, and the front is short.
+        let ahead = if place == Place::Front { line.queue.ahead_of(ticket) } else { ahead };
         let woken = self.hand_over(&mut line, Some(now_us));
         let turn = line.queue.poll(ticket, waker);
         drop(line);
@@ -127,7 +129,7 @@ impl Gate {
         woken.into_iter().for_each(Waker::wake);
         match turn {
             Turn::Granted(replica) => Entered::Slot(replica),
-            Turn::Waiting => Entered::Waiting { ticket, ahead: if place == Place::Front { 0 } else { ahead } },
+            Turn::Waiting => Entered::Waiting { ticket, ahead },
             Turn::Dissolved => Entered::Closed,
         }
     }
@@ -167,7 +169,8 @@ impl Gate {
         }
     }
 
-    /// Hands free slots to those who wait: when replicas were added or readmitted, or a limit was raised.
+    /// Hands free slots to those who wait: when a replica that was left out is used again, or, with the time, when its
+    /// time has come to be tried.
     pub fn pump(&self, now_us: Option<u64>) {
         let mut line = self.line.lock();
         let woken = self.hand_over(&mut line, now_us);
@@ -179,12 +182,13 @@ impl Gate {
     /// list get no new request; what they hold runs on.
     pub fn replace(&self, replicas: Arc<[Arc<Replica>]>, slots_per_replica: u32) {
         let limit = if slots_per_replica == 0 { UNLIMITED } else { slots_per_replica };
+        // Sorted before the lock is taken: a deployment of a thousand replicas is compared within a moment.
+        let mut kept: Vec<u64> = replicas.iter().map(|replica| replica.state.serial()).collect();
+        kept.sort_unstable();
         let mut line = self.line.lock();
         let old = std::mem::replace(&mut line.replicas, replicas);
-        for replica in old.iter() {
-            if !line.replicas.iter().any(|kept| kept.state.serial() == replica.state.serial()) {
-                replica.state.set_limit(0);
-            }
+        for replica in old.iter().filter(|replica| kept.binary_search(&replica.state.serial()).is_err()) {
+            replica.state.withdraw();
         }
         line.closed = false;
         for replica in line.replicas.iter() {
@@ -201,7 +205,7 @@ impl Gate {
         let mut line = self.line.lock();
         line.closed = true;
         for replica in line.replicas.iter() {
-            replica.state.set_limit(0);
+            replica.state.withdraw();
         }
         line.replicas = Arc::from([]);
         let woken = line.queue.dissolve();
@@ -210,19 +214,15 @@ impl Gate {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Leaves a replica out for `backoff_us`, unless more than half would be out then. Says whether it did.
+    /// Leaves a replica out for `backoff_us`, unless it is out already, or has left the list, or more than half would
+    /// be out then. Says whether it did; if so, whoever waits relies on a [`Gate::pump`] with the time when the
+    /// back-off ends.
     pub fn leave_out(&self, replica: &Replica, now_us: u64, backoff_us: u64) -> bool {
         let line = self.line.lock();
-        let others_out = line
-            .replicas
-            .iter()
-            .filter(|r| r.state.is_left_out() && r.state.serial() != replica.state.serial())
-            .count();
-        let allowed = (others_out + 1) * 2 <= line.replicas.len();
-        if allowed {
-            replica.state.leave_out(now_us, backoff_us);
-        }
-        allowed
+        let is_it = |other: &Arc<Replica>| other.state.serial() == replica.state.serial();
+        let others_out = line.replicas.iter().filter(|other| other.state.is_left_out() && !is_it(other)).count();
+        let allowed = line.replicas.iter().any(is_it) && (others_out + 1) * 2 <= line.replicas.len();
+        allowed && replica.state.leave_out(now_us, backoff_us)
     }
 
     /// How many wait now.
@@ -241,6 +241,9 @@ impl Gate {
     }
 
     fn hand_over(&self, line: &mut Line, now_us: Option<u64>) -> Vec<Waker> {
+        if let Some(now) = now_us {
+            line.replicas.iter().for_each(|replica| replica.state.fall_due(now));
+        }
         let mut woken = Vec::new();
         while !line.queue.is_empty() {
             let Some(replica) = line.claim(now_us) else { break };
@@ -276,7 +279,8 @@ impl Line {
 }
 
 #[cfg(all(test, not(loom)))]
-#[path = "gate/tests.rs"]
+mod simulation;
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 #[cfg(all(test, loom))]
