@@ -91,7 +91,8 @@ fn least_loaded<'a>(replicas: &'a [Arc<Replica>], wish: Wish<'_>, dice: &mut Dic
     best.map(|(replica, _)| replica)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use crate::core::snapshot::Replica;
