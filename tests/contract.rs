@@ -2,6 +2,7 @@
 //!
 //! Each is compared with a file of this repository. A change is a change of the contract: run with
 //! `SCOREFRONT_BLESS=1` to write the files anew, and read the difference.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -163,7 +164,9 @@ fn routed(id: u128) -> Record {
 
 fn served() -> Record {
     let mut record = routed(1);
-    record.user_agent = Some(HeaderValue::from_static("azure-ai-ml/1.20.0 azsdk-python-mgmt-machinelearningservices/0.1.0 Python/3.11"));
+    record.user_agent = Some(HeaderValue::from_static(
+        "azure-ai-ml/1.20.0 azsdk-python-mgmt-machinelearningservices/0.1.0 Python/3.11",
+    ));
     record.client_request_id = Some(HeaderValue::from_static("batch-17_a"));
     record.trace_id = Some(*b"0af7651916cd43dd8448eb211c80319c");
     record.queue_position = Some(2);

@@ -189,9 +189,15 @@ where
     })
 }
 
-/// The quick start is for one machine: it listens on loopback, and brings its own objects.
+/// The quick start is for one machine: it listens on loopback, brings its own objects, and no load balancer needs time
+/// to look elsewhere when it ends.
 fn quickstart() -> Config {
-    Config { listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))], sources: Vec::new(), ..Config::default() }
+    Config {
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+        sources: Vec::new(),
+        drain_grace: Duration::ZERO,
+        ..Config::default()
+    }
 }
 
 #[cfg(test)]

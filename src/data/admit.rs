@@ -30,7 +30,7 @@ impl Waiting<'_> {
     fn poll(&mut self, waker: &Waker) -> Poll<Option<Arc<Replica>>> {
         let Some(ticket) = self.ticket else { return Poll::Ready(None) };
         match self.deployment.state.gate.poll(ticket, waker) {
-            Turn::Waiting => return Poll::Pending,
+            Turn::Waiting => Poll::Pending,
             Turn::Granted(replica) => {
                 self.ticket = None;
                 Poll::Ready(Some(replica))
@@ -87,28 +87,50 @@ fn admitted_at_once(ledger: &Ledger) -> bool {
     ledger.record.queue_position.is_none()
 }
 
-/// A slot of another replica than `lease`'s, for a request whose replica could not be reached: a free one at once,
-/// else the next one that becomes free, before everybody in line. `None` where there is no other, or not in time.
-pub(crate) async fn readmit(
+/// A slot of another replica than `held`'s, for a request whose replica could not be reached: a free one at once, else
+/// the next one that becomes free, before everybody who did not have a turn yet. The bad slot stays taken meanwhile, so
+/// that nobody else falls for it. `None` where there is no other, or not in time.
+pub(crate) async fn admit_elsewhere(
     worker: &Arc<Worker>,
-    lease: &Lease,
-    deployment: &Arc<Deployment>,
+    held: &Lease,
     ledger: &mut Ledger,
     deadline: Instant,
 ) -> Option<Lease> {
-    let gate = &deployment.state.gate;
-    let now_us = worker.micros(Instant::now());
-    let other = gate.claim_other(&deployment.replicas, lease.replica(), now_us, &mut worker.dice());
-    let others = deployment.replicas.iter().any(|r| r.state.serial() != lease.replica().state.serial());
-    let replica = match other {
-        Some(replica) => replica,
-        None if others => {
-            let until = deadline.min(Instant::now() + deployment.settings.queue_wait_max);
-            wait(worker, deployment, ledger, Place::Front, until).await.ok()?
-        }
-        None => return None,
-    };
+    let (deployment, replica) = (held.deployment(), held.replica());
+    if let Some(other) = claim_other(worker, deployment, replica) {
+        return Some(other);
+    }
+    let is_alone = deployment.replicas.iter().all(|other| other.state.serial() == replica.state.serial());
+    if is_alone {
+        return None;
+    }
+    let until = deadline.min(Instant::now() + deployment.settings.queue_wait_max);
+    let replica = wait(worker, deployment, ledger, Place::Front, until).await.ok()?;
     Some(Lease::new(deployment.clone(), replica))
+}
+
+/// A slot for a request whose connection broke before the answer: of another replica if one is free, else of whichever
+/// is free first, before everybody who did not have a turn yet.
+pub(crate) async fn admit_again(
+    worker: &Arc<Worker>,
+    deployment: &Arc<Deployment>,
+    broken: &Replica,
+    ledger: &mut Ledger,
+    deadline: Instant,
+) -> Result<Lease, Refused> {
+    if let Some(other) = claim_other(worker, deployment, broken) {
+        return Ok(other);
+    }
+    let until = deadline.min(Instant::now() + deployment.settings.queue_wait_max);
+    let waited = wait(worker, deployment, ledger, Place::Front, until).await;
+    let replica = waited.map_err(|end| refused(deployment, end, ledger))?;
+    Ok(Lease::new(deployment.clone(), replica))
+}
+
+fn claim_other(worker: &Worker, deployment: &Arc<Deployment>, not: &Replica) -> Option<Lease> {
+    let now_us = worker.micros(Instant::now());
+    let other = deployment.state.gate.claim_other(&deployment.replicas, not, now_us, &mut worker.dice())?;
+    Some(Lease::new(deployment.clone(), other))
 }
 
 /// How a wait ended without a slot.
@@ -138,7 +160,7 @@ async fn wait(
         Entered::Closed => return Err(End::Removed),
         Entered::Waiting { ticket, ahead } => (ticket, ahead),
     };
-    ledger.record.queue_position.get_or_insert(u32::try_from(ahead).unwrap_or(u32::MAX));
+    ledger.record.queue_position.get_or_insert_with(|| u32::try_from(ahead).unwrap_or(u32::MAX));
     let mut waiting = Waiting { deployment, ticket: Some(ticket) };
     let mut alarm = std::pin::pin!(sleep_until(until.into()));
     poll_fn(|cx: &mut Context<'_>| {

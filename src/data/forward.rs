@@ -25,7 +25,7 @@ use super::respond::Refused;
 use super::upload::{Upload, UploadBody};
 use super::worker::Worker;
 use crate::core::outcome::Outcome;
-use crate::core::snapshot::Deployment;
+use crate::core::snapshot::{Deployment, Replica};
 
 /// What is sent to a replica, as often as need be.
 #[derive(Debug)]
@@ -97,11 +97,11 @@ pub(crate) async fn forward(
         match failure {
             Failure::Deadline => return Err(timed_out(deployment, ledger)),
             Failure::Connect(held, detail) => {
-                note_connect_failure(worker, deployment, &held);
+                note_connect_failure(worker, deployment, held.replica());
                 if !may_retry || !within_budget(worker, deployment) {
                     return Err(connect_failed(deployment, &held, &detail));
                 }
-                let other = admit::readmit(worker, &held, deployment, ledger, deadline).await;
+                let other = admit::admit_elsewhere(worker, &held, ledger, deadline).await;
                 lease = other.unwrap_or(held);
             }
             Failure::Broke { reused, unsent, detail } => {
@@ -110,16 +110,7 @@ pub(crate) async fn forward(
                 if !retry {
                     return Err(closed(deployment, detail));
                 }
-                let now_us = worker.micros(Instant::now());
-                let mut dice = worker.dice();
-                let gate = &deployment.state.gate;
-                let free = gate
-                    .claim_other(&deployment.replicas, &replica, now_us, &mut dice)
-                    .or_else(|| replica.state.try_claim(Some(now_us)).then(|| replica.clone()));
-                lease = match free {
-                    Some(free) => Lease::new(deployment.clone(), free),
-                    None => admit::admit(worker, deployment, ledger, deadline).await?,
-                };
+                lease = admit::admit_again(worker, deployment, &replica, ledger, deadline).await?;
             }
         }
     }
@@ -134,6 +125,7 @@ async fn attempt(
     last: bool,
 ) -> Result<Answer, Failure> {
     let replica = lease.replica().clone();
+    let deployment = &lease.deployment().clone();
     let parked = worker.pool.take(replica.state.serial(), replica.address, Instant::now());
     let counts = &worker.shared.vitals.connections;
     let connector = match parked {
@@ -146,9 +138,7 @@ async fn attempt(
             match timeout_at(until.into(), pool::connect(replica.address)).await {
                 Ok(Ok(connector)) => {
                     counts.upstream_opened.bump();
-                    if replica.state.connect_succeeded() {
-                        lease_readmitted(worker, &lease);
-                    }
+                    note_connect_success(worker, deployment, &replica);
                     connector
                 }
                 Ok(Err(error)) => return Err(Failure::Connect(lease, error.to_string())),
@@ -165,6 +155,10 @@ async fn attempt(
     match (reply, parts) {
         (Ok(response), (Some(busy), Some(connector))) => {
             ledger.record.answered = Some(Instant::now());
+            if reused && replica.state.is_left_out() {
+                // The request that was to try it had a connection left from before: this answer is the verdict.
+                note_connect_success(worker, deployment, &replica);
+            }
             Ok(Answer { response, busy, connector })
         }
         (Ok(_), _) => Err(Failure::Broke { reused, unsent: false, detail: "the slot was lost".to_owned() }),
@@ -276,8 +270,7 @@ fn within_budget(worker: &Worker, deployment: &Deployment) -> bool {
 }
 
 /// Leaves a replica out after too many connect failures in a row, and sees to it that it is tried again.
-fn note_connect_failure(worker: &Worker, deployment: &Arc<Deployment>, lease: &Lease) {
-    let replica = lease.replica();
+pub(crate) fn note_connect_failure(worker: &Worker, deployment: &Arc<Deployment>, replica: &Replica) {
     let Some(backoff_us) = replica.state.connect_failed() else { return };
     let now_us = worker.micros(Instant::now());
     if !deployment.state.gate.leave_out(replica, now_us, backoff_us) {
@@ -297,8 +290,11 @@ fn note_connect_failure(worker: &Worker, deployment: &Arc<Deployment>, lease: &L
     });
 }
 
-fn lease_readmitted(worker: &Worker, lease: &Lease) {
-    let (deployment, replica) = (lease.deployment(), lease.replica());
+/// Uses a replica again that had been left out.
+pub(crate) fn note_connect_success(worker: &Worker, deployment: &Deployment, replica: &Replica) {
+    if !replica.state.connect_succeeded() {
+        return;
+    }
     tracing::info!(
         target: "scorefront::health",
         endpoint = %deployment.endpoint, deployment = %deployment.name, replica = %replica.name,

@@ -46,6 +46,7 @@ impl Ledger {
             let progress = upload.progress();
             self.record.request_bytes = progress.bytes;
             self.record.received = progress.ended;
+            upload.cut();
         }
     }
 

@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::forward::Outgoing;
+use super::forward::{Outgoing, note_connect_failure, note_connect_success};
 use super::ledger::Ledger;
 use super::pending::{Busy, Lease, Pending};
 use super::pool;
@@ -101,10 +101,16 @@ impl Copy {
         let parked = self.worker.pool.take(replica.state.serial(), replica.address, Instant::now());
         let connector = match parked {
             Some(connector) => connector,
-            None => tokio::time::timeout(self.worker.limits().connect_timeout, pool::connect(replica.address))
-                .await
-                .ok()?
-                .ok()?,
+            None => {
+                let connect = pool::connect(replica.address);
+                let Ok(Ok(connector)) = tokio::time::timeout(self.worker.limits().connect_timeout, connect).await
+                else {
+                    note_connect_failure(&self.worker, &self.deployment, &replica);
+                    return None;
+                };
+                note_connect_success(&self.worker, &self.deployment, &replica);
+                connector
+            }
         };
         let request = std::mem::take(&mut self.request).map(|()| UploadBody::whole(chunks));
         let mut pending = Pending::send(connector, request, Busy::new(lease, self.worker.clone()));

@@ -81,7 +81,7 @@ pub(crate) fn refuse(refused: Refused, mut ledger: Ledger, server_timing: bool) 
         time(&mut headers, &ledger.record);
     }
     let body = error_body(outcome.code(), &refused.message, &ledger.record.request_id);
-    ledger.record.detail.get_or_insert(refused.message.into());
+    ledger.record.detail.get_or_insert_with(|| refused.message.into());
     local(outcome.status(), headers, body.into(), ledger)
 }
 

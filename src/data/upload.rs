@@ -39,7 +39,8 @@ pub(crate) struct Progress {
 
 #[derive(Debug)]
 struct Source {
-    incoming: Incoming,
+    /// `None` once the router has lost interest.
+    incoming: Option<Incoming>,
     progress: Progress,
     kept: Vec<Bytes>,
     kept_bytes: usize,
@@ -51,6 +52,8 @@ struct Source {
     copy: Option<Copy>,
     /// Whoever waits for the copy to be complete.
     watcher: Option<Waker>,
+    /// Whoever waits for the next bytes.
+    reader: Option<Waker>,
     hint: SizeHint,
 }
 
@@ -71,7 +74,7 @@ impl Upload {
         }
         let hint = incoming.size_hint();
         let source = Source {
-            incoming,
+            incoming: Some(incoming),
             progress: Progress::default(),
             kept: Vec::new(),
             kept_bytes: 0,
@@ -81,6 +84,7 @@ impl Upload {
             bytes_max,
             copy: None,
             watcher: None,
+            reader: None,
             hint,
         };
         Some(Self(Arc::new(Mutex::new(source))))
@@ -92,7 +96,7 @@ impl Upload {
     }
 
     /// The copy, once the body has arrived whole; `None` where it was too long or broke off.
-    pub(crate) fn poll_copy(&self, cx: &mut Context<'_>) -> Poll<Option<Vec<Bytes>>> {
+    pub(crate) fn poll_copy(&self, cx: &Context<'_>) -> Poll<Option<Vec<Bytes>>> {
         let mut source = self.0.lock();
         let Some(copy) = &source.copy else { return Poll::Ready(None) };
         if copy.overflowed || source.progress.broken || source.progress.too_large {
@@ -129,6 +133,23 @@ impl Upload {
         }
     }
 
+    /// Ends it where it is: the exchange is over. A replica that still reads sees a request that breaks off, and the
+    /// client's connection no longer waits for the rest.
+    pub(crate) fn cut(&self) {
+        let mut source = self.0.lock();
+        if source.progress.ended.is_some() {
+            return;
+        }
+        source.incoming = None;
+        source.progress.broken = true;
+        source.wake();
+        let reader = source.reader.take();
+        drop(source);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
     /// The body of one attempt.
     pub(crate) fn body(&self) -> UploadBody {
         UploadBody(Kind::Live { upload: self.clone(), at: 0, done: false })
@@ -146,7 +167,14 @@ impl Source {
             if self.progress.ended.is_some() {
                 return Poll::Ready(None);
             }
-            let Some(frame) = ready!(Pin::new(&mut self.incoming).poll_frame(cx)) else {
+            let Some(incoming) = &mut self.incoming else {
+                return Poll::Ready(Some(Err(io::Error::other("the exchange is over"))));
+            };
+            let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+                self.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            };
+            let Some(frame) = frame else {
                 self.end();
                 return Poll::Ready(None);
             };
@@ -180,7 +208,7 @@ impl Source {
                 copy.chunks.push(chunk.clone());
             }
         }
-        if self.incoming.is_end_stream() {
+        if self.incoming.as_ref().is_some_and(Body::is_end_stream) {
             self.end();
         }
         Ok(chunk)
@@ -285,7 +313,7 @@ impl Body for UploadBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Whole(chunks) => SizeHint::with_exact(chunks.as_slice().iter().map(|chunk| chunk.len() as u64).sum()),
-            Kind::Live { upload, .. } => upload.0.lock().hint.clone(),
+            Kind::Live { upload, .. } => upload.0.lock().hint,
         }
     }
 }

@@ -158,7 +158,7 @@ fn a_trace_is_passed_on_if_valid_and_started_if_not() {
         let mut headers = h1(&[("traceparent", invalid), ("tracestate", "a=1")]).headers;
         let id = trace(&mut headers, &mut Dice::new(1));
         assert!(!headers.contains_key("tracestate"), "{invalid}");
-        assert_eq!(super::trace_id(&headers), Some(id), "{invalid}");
+        assert_eq!(trace_id(&headers), Some(id), "{invalid}");
     }
 }
 
