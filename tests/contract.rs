@@ -3,6 +3,8 @@
 //! Each is compared with a file of this repository. A change is a change of the contract: run with
 //! `SCOREFRONT_BLESS=1` to write the files anew, and read the difference.
 
+#![allow(clippy::expect_used, reason = "helpers of tests may fail the test")]
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -163,7 +165,9 @@ fn routed(id: u128) -> Record {
 
 fn served() -> Record {
     let mut record = routed(1);
-    record.user_agent = Some(HeaderValue::from_static("azure-ai-ml/1.20.0 azsdk-python-mgmt-machinelearningservices/0.1.0 Python/3.11"));
+    record.user_agent = Some(HeaderValue::from_static(
+        "azure-ai-ml/1.20.0 azsdk-python-mgmt-machinelearningservices/0.1.0 Python/3.11",
+    ));
     record.client_request_id = Some(HeaderValue::from_static("batch-17_a"));
     record.trace_id = Some(*b"0af7651916cd43dd8448eb211c80319c");
     record.queue_position = Some(2);

@@ -62,7 +62,19 @@ pub struct State {
 
 type Answer = Response<Full<Bytes>>;
 
-/// The answer to one request. Never fails; the error type is what the layers around it need.
+/// What the kubelet asks is answered before any layer: however busy the port is, it must not look dead.
+fn probe<B>(state: &State, request: &Request<B>) -> Option<Answer> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    match request.uri().path() {
+        "/healthz" => Some(text(StatusCode::OK, "ok\n".to_owned())),
+        "/readyz" => Some(readiness(&state.ready)),
+        _ => None,
+    }
+}
+
+/// The answer to every other request. Never fails; the error type is what the layers around it need.
 async fn answer<B>(state: Arc<State>, request: Request<B>) -> Result<Answer, BoxError>
 where
     B: http_body::Body<Error: Into<BoxError>, Data: Send> + Send,
@@ -83,8 +95,6 @@ where
     }
     Ok(match path {
         "/metrics" => metrics(&state, request.headers()),
-        "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => readiness(&state.ready),
         "/debug/snapshot" => json(&dump::of(&state.snapshot.load_full(), &state.vitals)),
         "/debug/config" => json(&state.config),
         "/log-level" => text(StatusCode::OK, state.levels.current() + "\n"),

@@ -10,7 +10,7 @@ type Variables = &'static [(&'static str, &'static str)];
 
 fn with(arguments: &[&str], variables: Variables) -> Result<Invocation, Stop> {
     let arguments = ["scorefront"].iter().chain(arguments);
-    parse(arguments, |name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    parse(arguments, |name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into()))
 }
 
 fn served(arguments: &[&str], variables: Variables) -> Config {
@@ -126,6 +126,14 @@ fn impossible_values_are_refused() {
     assert!(problems(&[], &[("SCOREFRONT_LISTEN", " ")])[0].contains("needs at least one value"));
     assert!(problems(&[], &[("SCOREFRONT_SOURCE", ",")])[0].contains("needs at least one value"));
     assert!(served(&[], &[("SCOREFRONT_NAMESPACE", "")]).namespaces.is_empty());
+}
+
+#[test]
+fn a_variable_that_is_no_utf_8_is_refused_and_not_ignored() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let environment = |name: &str| (name == "SCOREFRONT_ADMIN").then(|| OsString::from_vec(vec![0xff]));
+    let stop = parse(["scorefront", "serve"], environment).expect_err("is refused");
+    assert!(stop.to_string().starts_with("environment SCOREFRONT_ADMIN: "), "{stop}");
 }
 
 #[test]
