@@ -27,12 +27,12 @@ fn main() {
     divan::main();
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn access_log_line(bencher: Bencher<'_, '_>) {
     let record = record();
     let vitals = Arc::new(Vitals::new(1, record.started));
     let target = LogTarget::File("/dev/null".into());
-    let log = AccessLog::start(&target, 1, 64 << 20, vitals.clone()).expect("starts");
+    let log = AccessLog::start(&target, 1, 8 << 20, vitals.clone()).expect("starts");
     let worker = log.worker(0);
     let end = record.started + Duration::from_micros(12_345);
     bencher.bench_local(|| worker.write(divan::black_box(&record), end));

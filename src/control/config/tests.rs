@@ -220,6 +220,8 @@ fn check_takes_the_same_arguments_and_quickstart_brings_its_own_objects() {
     };
     assert!(config.listen.iter().all(|address| address.ip().is_loopback()) && config.sources.is_empty());
     assert!(with(&["quickstart", "--source", "kubernetes"], &[]).is_err());
+    let help = with(&["quickstart", "--help"], &[]).expect_err("is shown").to_string();
+    assert!(help.contains("[default: 127.0.0.1:8080]") && !help.contains("--source"), "{help}");
 }
 
 #[test]
