@@ -1,6 +1,6 @@
 //! The admin port: what operators, Prometheus and the kubelet ask the router.
 //!
-//! This file says what is answered; [`server`] accepts and serves. All of it runs on the control runtime, so the
+//! This file says what is answered; `server` accepts and serves. All of it runs on the control runtime, so the
 //! admin port answers however busy the workers are. It has no authentication: it shows no secrets and belongs on an
 //! address that only operators reach.
 

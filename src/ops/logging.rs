@@ -2,7 +2,7 @@
 //!
 //! Owner: main starts it first and flushes it last. Levels can be changed while the router runs ([`Levels`]).
 //!
-//! Holds: logging never waits for standard error. Lines go through a [`super::spool`]; while nobody reads them they
+//! Holds: logging never waits for standard error. Lines go through a `super::spool`; while nobody reads them they
 //! are dropped, and the next line that goes through says how many.
 
 use std::fmt;
