@@ -173,3 +173,7 @@ fn twice(key: &ObjectKey, first: &Scope, other: &Scope) -> Problem {
         message: format!("is in {} and in {}; only the first counts: take one away", first.part, other.part),
     }
 }
+
+#[cfg(test)]
+#[path = "index/tests.rs"]
+mod tests;

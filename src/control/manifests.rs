@@ -43,6 +43,7 @@ pub(super) async fn follow(
 ) -> Result<(), SendError<Update>> {
     let place: Arc<str> = dir.display().to_string().into();
     let mut folder = Folder::new(dir);
+    let mut trouble = None;
     loop {
         // A file system that hangs must not hang the admin port with it.
         let look = tokio::task::spawn_blocking(move || {
@@ -58,12 +59,16 @@ pub(super) async fn follow(
                         updates.send(update).await?;
                     }
                 }
-                updates.send(Update::Trouble(place.clone(), None)).await?;
+                if trouble.take().is_some() {
+                    updates.send(Update::Trouble(place.clone(), None)).await?;
+                }
                 updates.send(Update::InStep(feed)).await?;
             }
+            Err(message) if trouble.as_ref() == Some(&message) => {}
             Err(message) => {
                 let problem = problem(&place, "directory", format!("{message}; what was read last still counts"));
                 updates.send(Update::Trouble(place.clone(), Some(problem))).await?;
+                trouble = Some(message);
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;

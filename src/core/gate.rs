@@ -17,6 +17,7 @@
 //! counts itself (`waiting`), then looks for a slot once more; whoever releases first frees the slot, then looks at
 //! `waiting`. Both are sequentially consistent, so at least one of the two sees the other.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -179,12 +180,11 @@ impl Gate {
     /// list get no new request; what they hold runs on.
     pub fn replace(&self, replicas: Arc<[Arc<Replica>]>, slots_per_replica: u32) {
         let limit = if slots_per_replica == 0 { UNLIMITED } else { slots_per_replica };
+        let kept: HashSet<u64> = replicas.iter().map(|replica| replica.state.serial()).collect();
         let mut line = self.line.lock();
         let old = std::mem::replace(&mut line.replicas, replicas);
-        for replica in old.iter() {
-            if !line.replicas.iter().any(|kept| kept.state.serial() == replica.state.serial()) {
-                replica.state.set_limit(0);
-            }
+        for replica in old.iter().filter(|replica| !kept.contains(&replica.state.serial())) {
+            replica.state.set_limit(0);
         }
         line.closed = false;
         for replica in line.replicas.iter() {

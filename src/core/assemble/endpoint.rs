@@ -8,7 +8,7 @@ use super::super::slots::UNLIMITED;
 use super::super::snapshot::{Deployment, Endpoint, Mirror, Replica};
 use super::super::split::Split;
 use super::replicas::{self, Place};
-use super::{DeploymentKey, EndpointKey, LiveStates, World, access};
+use super::{DeploymentKey, EndpointKey, Keyring, LiveStates, World, access};
 
 /// An endpoint and what is wrong with it.
 pub(super) struct Built {
@@ -39,7 +39,7 @@ pub(super) fn build(
     let split = Split::new(&percents);
     problems.extend(traffic_problem(&chosen, split.sum()));
     let mirror = mirror(&chosen, &deployments, &mut problems);
-    let secrets = world.secrets.get(&(namespace.clone(), key.name.clone()));
+    let secrets = world.secrets.get(&Keyring { namespace: namespace.clone(), endpoint: key.name.clone() });
     let endpoint = Endpoint {
         name: oldest.endpoint.clone(),
         form: key.form,
