@@ -6,6 +6,8 @@
 mod cluster;
 #[path = "discovery/files.rs"]
 mod files;
+#[path = "discovery/logs.rs"]
+mod logs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -52,6 +52,9 @@ pub struct Discovery {
 /// Why discovery cannot begin, or was not complete in time.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoveryError {
+    /// Nothing to discover from.
+    #[error("no source of endpoints: name one with --source kubernetes or --source manifests:DIR")]
+    NoSource,
     /// A namespace that cannot exist.
     #[error("namespace {0:?} is not allowed: up to 63 lower-case letters, digits and hyphens")]
     BadNamespace(String),
@@ -128,6 +131,9 @@ pub async fn load(discovery: Discovery, patience: Duration) -> Result<(Arc<Snaps
 }
 
 async fn feeds(discovery: &Discovery) -> Result<Vec<Feed>, DiscoveryError> {
+    if discovery.sources.is_empty() {
+        return Err(DiscoveryError::NoSource);
+    }
     if let Some(bad) = discovery.namespaces.iter().find(|namespace| !is_label(namespace)) {
         return Err(DiscoveryError::BadNamespace(bad.clone()));
     }

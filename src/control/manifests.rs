@@ -42,7 +42,7 @@ pub(super) async fn follow(
     updates: Sender<Update>,
 ) -> Result<(), SendError<Update>> {
     let place: Arc<str> = dir.display().to_string().into();
-    let mut folder = Folder::new(dir);
+    let mut folder = Folder::new(dir.clone());
     let mut trouble = None;
     loop {
         // A file system that hangs must not hang the admin port with it.
@@ -50,7 +50,9 @@ pub(super) async fn follow(
             let findings = folder.look();
             (folder, findings)
         });
-        let Ok((returned, findings)) = look.await else { return Ok(()) };
+        // A look that crashed is done again from the start; nothing is lost but the memory of the last one.
+        let crashed = |_| (Folder::new(dir.clone()), Err("cannot be read: the reader crashed".to_owned()));
+        let (returned, findings) = look.await.unwrap_or_else(crashed);
         folder = returned;
         match findings {
             Ok(findings) => {

@@ -114,7 +114,7 @@ impl<B> Publisher<B> {
     /// Publishes what changed. Says whether there was anything.
     fn publish(&mut self) -> bool {
         let oldest = self.feeds.iter().map(|feed| feed.in_step_us).min().flatten();
-        if self.feeds.is_empty() || oldest.is_some() {
+        if let Some(oldest) = oldest {
             let last = self.store.load_full();
             let assembled = self.index.assemble(&last, &self.registry);
             let is_first = !std::mem::replace(&mut self.published, true);
@@ -136,7 +136,7 @@ impl<B> Publisher<B> {
             if news {
                 self.vitals.discovery.publications.bump();
             }
-            self.vitals.discovery.in_step_us.store(oldest.unwrap_or(0), Ordering::Relaxed);
+            self.vitals.discovery.in_step_us.store(oldest, Ordering::Relaxed);
             for feed in &mut self.feeds {
                 feed.block = None;
             }

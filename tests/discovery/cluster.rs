@@ -1,6 +1,6 @@
 //! Source `kubernetes`, against a scripted API server.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use scorefront::control::discovery::{self, Discovery, DiscoveryError, Source};
 use scorefront::control::publish::INTERVAL;
@@ -92,10 +92,26 @@ async fn one_change_is_one_publication() {
 }
 
 #[tokio::test]
+async fn a_change_is_routed_on_within_100_ms() {
+    let (api, router) = blue_running().await;
+    let mut taken = Vec::new();
+    for n in 1..10 {
+        let address = format!("10.0.1.{n}");
+        let start = Instant::now();
+        api.apply([mk_slice("ml/blue-1", "blue", &[&address])]);
+        router.reads(&[&format!("iris@ml blue: {address}:5001")]).await;
+        taken.push(start.elapsed());
+    }
+    taken.sort_unstable();
+    // The middle one: a delay of ours would be in all of them, one of the machine's in some.
+    assert!(taken[4] < Duration::from_millis(100), "{taken:?}");
+}
+
+#[tokio::test]
 async fn a_burst_of_slice_updates_costs_few_publications() {
     let (api, router) = blue_running().await;
     let before = router.publications();
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     for n in 0..1000 {
         let address = format!("10.1.{}.{}", n / 250, n % 250 + 1);
         api.apply([mk_slice(&format!("ml/blue-{}", n % 50), "blue", &[&address])]);
