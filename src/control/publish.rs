@@ -150,14 +150,15 @@ impl<B> Publisher<B> {
     /// Each problem is logged when it appears and when it is gone.
     fn tell_problems(&mut self) {
         let Some(problems) = self.index.problems() else { return };
-        let mut known = self.vitals.discovery.problems.lock();
+        let known = std::mem::replace(&mut *self.vitals.discovery.problems.lock(), problems.clone());
         for problem in problems.iter().filter(|problem| known.binary_search(problem).is_err()) {
-            tracing::warn!(target: TARGET, kind = problem.kind, object = %problem.object, field = problem.field, "{}", problem.message);
+            let Problem { kind, object, field, message } = problem;
+            tracing::warn!(target: TARGET, kind, %object, field, "{message}");
         }
         for problem in known.iter().filter(|problem| problems.binary_search(problem).is_err()) {
-            tracing::info!(target: TARGET, kind = problem.kind, object = %problem.object, field = problem.field, "solved: {}", problem.message);
+            let Problem { kind, object, field, message } = problem;
+            tracing::info!(target: TARGET, kind, %object, field, "solved: {message}");
         }
-        *known = problems;
     }
 }
 

@@ -79,6 +79,7 @@ pub struct World {
     dirty: BTreeSet<EndpointKey>,
     /// What is wrong with endpoints as a whole.
     problems: BTreeMap<EndpointKey, Vec<Problem>>,
+    problems_changed: bool,
 }
 
 /// Where the keys of an endpoint are: endpoints and v1 services of one name share them.
@@ -199,6 +200,11 @@ impl World {
         self.problems.values().flatten()
     }
 
+    /// Whether those are others than when this was last asked.
+    pub fn take_problems_changed(&mut self) -> bool {
+        std::mem::take(&mut self.problems_changed)
+    }
+
     /// Builds what changed on top of `last`. `None`: nothing that anybody could see did.
     pub fn assemble(&mut self, last: &Snapshot, states: &impl LiveStates) -> Option<Assembled> {
         let mut next = last.clone();
@@ -244,11 +250,11 @@ impl World {
             Some(endpoint) => drop(self.owners.insert(key.clone(), endpoint.namespace.clone())),
             None => drop(self.owners.remove(key)),
         }
-        if problems.is_empty() {
-            self.problems.remove(key);
-        } else {
-            self.problems.insert(key.clone(), problems);
-        }
+        let known = match problems.is_empty() {
+            true => self.problems.remove(key),
+            false => self.problems.insert(key.clone(), problems.clone()),
+        };
+        self.problems_changed |= known.unwrap_or_default() != problems;
         endpoint
     }
 

@@ -58,6 +58,8 @@ struct World {
     watches: HashMap<&'static str, usize>,
     /// Whether events are sent a few bytes at a time.
     trickle: bool,
+    /// Whether watches end as soon as they begin.
+    ends_watches: bool,
 }
 
 struct Watcher {
@@ -166,6 +168,13 @@ impl FakeApi {
     /// Sends events a few bytes at a time from now on.
     pub fn set_trickle(&self) {
         self.world.lock().trickle = true;
+    }
+
+    /// Ends every watch as soon as it begins from now on.
+    pub fn end_watches(&self) {
+        let mut world = self.world.lock();
+        world.ends_watches = true;
+        world.watchers.clear();
     }
 
     /// How many lists were answered.
@@ -304,7 +313,9 @@ fn watch(
             let _ = chunks.send(Ok(line(event)));
         }
     }
-    world.watchers.push(Watcher { plural, namespace, selector, chunks });
+    if !world.ends_watches {
+        world.watchers.push(Watcher { plural, namespace, selector, chunks });
+    }
     let stream = Stream { receiver, rest: Bytes::new(), trickle: world.trickle };
     Response::new(BodyExt::boxed(stream))
 }

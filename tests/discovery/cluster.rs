@@ -197,6 +197,18 @@ async fn a_bookmark_spares_a_quiet_watch_the_list() {
 }
 
 #[tokio::test]
+async fn a_server_that_ends_every_watch_at_once_is_not_asked_in_a_tight_loop() {
+    let (api, router) = blue_running().await;
+    let (watches, start) = (api.watches("services"), Instant::now());
+    api.end_watches();
+    eventually("five more watches", || (api.watches("services") >= watches + 5).then_some(())).await;
+    // Four pauses of at least half of 200, 400, 800 and 1600 ms.
+    assert!(start.elapsed() > Duration::from_millis(1400), "{:?}", start.elapsed());
+    assert_eq!(api.lists("services"), 1);
+    router.reads(&["iris@ml blue: 10.0.0.1:5001"]).await;
+}
+
+#[tokio::test]
 async fn an_api_server_that_is_down_at_the_start_is_waited_for() {
     let api = FakeApi::start().await;
     api.go_down();

@@ -129,6 +129,15 @@ async fn an_object_in_two_places_counts_where_it_is_named_first() {
 }
 
 #[tokio::test]
+async fn objects_of_other_namespaces_than_those_named_are_passed_over() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let red = mk_service("other/red", "wine/red");
+    fs::write(dir.path().join("a.yaml"), blue("127.0.0.1") + &text(&[red])).expect("a file");
+    let router = Running::start(vec![source(dir.path())], &["ml"]);
+    router.reads(&["iris@ml blue: 127.0.0.1:5001"]).await;
+}
+
+#[tokio::test]
 async fn manifests_at_hand_are_served_at_once() {
     let embedded = Source::Text { name: "quickstart".into(), text: blue("127.0.0.1") };
     let router = Running::start(vec![embedded], &[]);
