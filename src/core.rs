@@ -10,6 +10,8 @@ pub mod gate;
 pub mod limits;
 pub mod outcome;
 pub mod pace;
+#[cfg(test)]
+mod properties;
 pub mod queue;
 pub mod record;
 pub mod route;

@@ -9,7 +9,6 @@ mod files;
 #[path = "discovery/logs.rs"]
 mod logs;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -19,8 +18,20 @@ use scorefront::control::discovery::{self, Discovery, Source};
 use scorefront::core::facts::Form;
 use scorefront::core::snapshot::{Access, Snapshot};
 use scorefront::core::vitals::Vitals;
-use scorefront::testing::eventually::eventually;
+use scorefront::testing::PATIENCE;
 use tokio::task::JoinHandle;
+
+/// Looks again and again until `look` sees something.
+async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(start.elapsed() < PATIENCE, "never happened: {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+}
 
 /// Discovery under way.
 struct Running {
@@ -64,36 +75,26 @@ impl Running {
 
     /// Waits until the snapshot reads like this.
     async fn reads(&self, expected: &[&str]) {
-        let mut last = Vec::new();
-        let what = format!("{expected:?}");
-        let seen = std::cell::RefCell::new(&mut last);
-        eventually(&what, || {
-            let now = self.read();
-            let same = now == expected;
-            **seen.borrow_mut() = now;
-            same.then_some(())
-        })
-        .await;
+        eventually(&format!("{expected:?}"), || (self.read() == expected).then_some(())).await;
     }
 
-    /// `form name@namespace deployment: addresses [| finishing addresses] [keys n]`, one for each deployment, sorted.
+    /// `endpoint@namespace deployment: addresses [keys]`, one for each deployment, sorted.
     fn read(&self) -> Vec<String> {
-        let snapshot = self.store.load_full();
-        let mut lines = BTreeMap::new();
-        for endpoint in snapshot.endpoints() {
+        let mut lines = Vec::new();
+        for endpoint in self.store.load_full().endpoints() {
             for deployment in &endpoint.deployments {
-                let addresses: Vec<_> = deployment.replicas.iter().map(|replica| replica.address.to_string()).collect();
                 let mut line = format!("{}@{} {}:", endpoint.name, endpoint.namespace, deployment.name);
-                for address in addresses {
-                    line = format!("{line} {address}");
+                for replica in deployment.replicas.iter() {
+                    line = format!("{line} {}", replica.address);
                 }
                 if let Access::Keys(keys) = &endpoint.access {
                     line = format!("{line} [{} keys]", keys.len());
                 }
-                lines.insert(line, ());
+                lines.push(line);
             }
         }
-        lines.into_keys().collect()
+        lines.sort();
+        lines
     }
 
     fn publications(&self) -> u64 {

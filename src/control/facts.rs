@@ -12,7 +12,6 @@ mod slices;
 use std::sync::Arc;
 
 pub use self::annotations::Draft;
-pub use self::names::nearest;
 pub use self::secrets::parse_secret;
 pub use self::services::parse_service;
 pub use self::slices::parse_slice;

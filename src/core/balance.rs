@@ -61,8 +61,7 @@ fn claim_of_two(replicas: &[Arc<Replica>], wish: Wish<'_>, dice: &mut Dice) -> O
     }
     let b = replicas.get(dice.below(n) as usize)?;
     let better = if b.state.level().taken < a.state.level().taken { b } else { a };
-    let usable = wish.accepts(better) && !better.state.is_left_out();
-    (usable && better.state.try_claim(None)).then(|| better.clone())
+    (wish.accepts(better) && better.state.try_claim(None)).then(|| better.clone())
 }
 
 fn least_loaded<'a>(replicas: &'a [Arc<Replica>], wish: Wish<'_>, dice: &mut Dice) -> Option<&'a Arc<Replica>> {
@@ -74,9 +73,12 @@ fn least_loaded<'a>(replicas: &'a [Arc<Replica>], wish: Wish<'_>, dice: &mut Dic
     let mut best: Option<(&Arc<Replica>, u32)> = None;
     for _ in 0..n {
         let replica = &replicas[at];
-        at = (at + stride) % n;
+        at += stride;
+        if at >= n {
+            at -= n;
+        }
         let level = replica.state.level();
-        if !level.has_room() || !wish.accepts(replica) || !replica.state.may_be_tried(wish.now_us) {
+        if !replica.state.is_usable(level, wish.now_us) || !wish.accepts(replica) {
             continue;
         }
         if level.taken == 0 {
@@ -89,7 +91,8 @@ fn least_loaded<'a>(replicas: &'a [Arc<Replica>], wish: Wish<'_>, dice: &mut Dic
     best.map(|(replica, _)| replica)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use crate::core::snapshot::Replica;

@@ -4,12 +4,14 @@
 //! now or later, and gives it back when done. Nothing outside this file knows how slots and waiters meet.
 //!
 //! Owner: [`super::state::DeploymentState`]. One mutex, taken only to wait, to free a slot while somebody waits, and
-//! when the set of replicas changes.
+//! when replicas come, go, are left out or are let in again.
 //!
 //! Holds:
 //! - nobody waits while a usable slot is free, except for the moment that it takes to hand it over;
 //! - no barging: while somebody waits, a newcomer joins the line, and a freed slot goes to the head of the line
 //!   without ever being free;
+//! - a replica that is left out is tried by one request at a time once its time has come, and however that request
+//!   ends, the next one may follow: nothing stays out because somebody went away;
 //! - every slot taken is given back once: by [`Gate::release`], or by [`Gate::leave`] for a waiter that goes away
 //!   with a slot it never looked at.
 //!
@@ -17,7 +19,6 @@
 //! counts itself (`waiting`), then looks for a slot once more; whoever releases first frees the slot, then looks at
 //! `waiting`. Both are sequentially consistent, so at least one of the two sees the other.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -57,7 +58,7 @@ pub enum Place {
         /// The limit of the line.
         length_max: u32,
     },
-    /// Before everybody: the request had its turn, and its replica could not be reached.
+    /// Before all of those: the request had its turn, and its replica could not be reached.
     Front,
 }
 
@@ -121,6 +122,8 @@ impl Gate {
             Place::Front => line.queue.enter_front(waker.clone()),
         };
         self.count(&line);
+        // At the back that is the length of the line, and the front is short.
+        let ahead = if place == Place::Front { line.queue.ahead_of(ticket) } else { ahead };
         let woken = self.hand_over(&mut line, Some(now_us));
         let turn = line.queue.poll(ticket, waker);
         drop(line);
@@ -128,7 +131,7 @@ impl Gate {
         woken.into_iter().for_each(Waker::wake);
         match turn {
             Turn::Granted(replica) => Entered::Slot(replica),
-            Turn::Waiting => Entered::Waiting { ticket, ahead: if place == Place::Front { 0 } else { ahead } },
+            Turn::Waiting => Entered::Waiting { ticket, ahead },
             Turn::Dissolved => Entered::Closed,
         }
     }
@@ -168,7 +171,8 @@ impl Gate {
         }
     }
 
-    /// Hands free slots to those who wait: when replicas were added or readmitted, or a limit was raised.
+    /// Hands free slots to those who wait: when a replica that was left out is used again, or, with the time, when its
+    /// time has come to be tried.
     pub fn pump(&self, now_us: Option<u64>) {
         let mut line = self.line.lock();
         let woken = self.hand_over(&mut line, now_us);
@@ -180,11 +184,13 @@ impl Gate {
     /// list get no new request; what they hold runs on.
     pub fn replace(&self, replicas: Arc<[Arc<Replica>]>, slots_per_replica: u32) {
         let limit = if slots_per_replica == 0 { UNLIMITED } else { slots_per_replica };
-        let kept: HashSet<u64> = replicas.iter().map(|replica| replica.state.serial()).collect();
+        // Sorted before the lock is taken: a deployment of a thousand replicas is compared within a moment.
+        let mut kept: Vec<u64> = replicas.iter().map(|replica| replica.state.serial()).collect();
+        kept.sort_unstable();
         let mut line = self.line.lock();
         let old = std::mem::replace(&mut line.replicas, replicas);
-        for replica in old.iter().filter(|replica| !kept.contains(&replica.state.serial())) {
-            replica.state.set_limit(0);
+        for replica in old.iter().filter(|replica| kept.binary_search(&replica.state.serial()).is_err()) {
+            replica.state.withdraw();
         }
         line.closed = false;
         for replica in line.replicas.iter() {
@@ -201,7 +207,7 @@ impl Gate {
         let mut line = self.line.lock();
         line.closed = true;
         for replica in line.replicas.iter() {
-            replica.state.set_limit(0);
+            replica.state.withdraw();
         }
         line.replicas = Arc::from([]);
         let woken = line.queue.dissolve();
@@ -210,19 +216,15 @@ impl Gate {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Leaves a replica out for `backoff_us`, unless more than half would be out then. Says whether it did.
+    /// Leaves a replica out for `backoff_us`, unless it is out already, or has left the list, or more than half would
+    /// be out then. Says whether it did; if so, whoever waits relies on a [`Gate::pump`] with the time when the
+    /// back-off ends.
     pub fn leave_out(&self, replica: &Replica, now_us: u64, backoff_us: u64) -> bool {
         let line = self.line.lock();
-        let others_out = line
-            .replicas
-            .iter()
-            .filter(|r| r.state.is_left_out() && r.state.serial() != replica.state.serial())
-            .count();
-        let allowed = (others_out + 1) * 2 <= line.replicas.len();
-        if allowed {
-            replica.state.leave_out(now_us, backoff_us);
-        }
-        allowed
+        let is_it = |other: &Arc<Replica>| other.state.serial() == replica.state.serial();
+        let others_out = line.replicas.iter().filter(|other| other.state.is_left_out() && !is_it(other)).count();
+        let allowed = line.replicas.iter().any(is_it) && (others_out + 1) * 2 <= line.replicas.len();
+        allowed && replica.state.leave_out(now_us, backoff_us)
     }
 
     /// How many wait now.
@@ -241,6 +243,9 @@ impl Gate {
     }
 
     fn hand_over(&self, line: &mut Line, now_us: Option<u64>) -> Vec<Waker> {
+        if let Some(now) = now_us {
+            line.replicas.iter().for_each(|replica| replica.state.fall_due(now));
+        }
         let mut woken = Vec::new();
         while !line.queue.is_empty() {
             let Some(replica) = line.claim(now_us) else { break };
@@ -275,8 +280,11 @@ impl Line {
     }
 }
 
-#[cfg(all(test, not(loom)))]
-#[path = "gate/tests.rs"]
+#[cfg(test)]
+#[cfg(not(loom))]
+mod simulation;
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
 #[cfg(all(test, loom))]

@@ -8,9 +8,12 @@
 use std::collections::BTreeMap;
 use std::task::Waker;
 
-/// A place in the line. Places only grow, except that those who come to the front get smaller ones than all others.
+/// A place in the line: first those who came to the front, then those who came to the back, both in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(i64);
+pub struct Ticket {
+    is_back: bool,
+    arrival: u64,
+}
 
 /// How waiting stands.
 #[derive(Debug)]
@@ -28,15 +31,13 @@ pub enum Turn<G> {
 pub struct Queue<G> {
     waiting: BTreeMap<Ticket, Waker>,
     granted: BTreeMap<Ticket, G>,
-    next_back: i64,
-    next_front: i64,
     pushed: u64,
     popped: u64,
 }
 
 impl<G> Default for Queue<G> {
     fn default() -> Self {
-        Self { waiting: BTreeMap::new(), granted: BTreeMap::new(), next_back: 0, next_front: -1, pushed: 0, popped: 0 }
+        Self { waiting: BTreeMap::new(), granted: BTreeMap::new(), pushed: 0, popped: 0 }
     }
 }
 
@@ -58,22 +59,24 @@ impl<G> Queue<G> {
 
     /// Joins at the back.
     pub fn enter(&mut self, waker: Waker) -> Ticket {
-        let ticket = Ticket(self.next_back);
-        self.next_back += 1;
-        self.insert(ticket, waker)
+        self.insert(true, waker)
     }
 
-    /// Joins at the front: for a request that had its turn once and must choose again.
+    /// Joins before all those who came to the back: for a request that had its turn once and must choose again.
     pub fn enter_front(&mut self, waker: Waker) -> Ticket {
-        let ticket = Ticket(self.next_front);
-        self.next_front -= 1;
-        self.insert(ticket, waker)
+        self.insert(false, waker)
     }
 
-    fn insert(&mut self, ticket: Ticket, waker: Waker) -> Ticket {
+    fn insert(&mut self, is_back: bool, waker: Waker) -> Ticket {
+        let ticket = Ticket { is_back, arrival: self.pushed };
         self.waiting.insert(ticket, waker);
         self.pushed += 1;
         ticket
+    }
+
+    /// How many wait before this one.
+    pub fn ahead_of(&self, ticket: Ticket) -> usize {
+        self.waiting.range(..ticket).count()
     }
 
     /// Grants `grant` to the head of the line and says whom to wake, or returns the grant when nobody waits.
@@ -115,7 +118,8 @@ impl<G> Queue<G> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

@@ -96,14 +96,21 @@ fn refuse_ambiguous(rest: &str) -> Result<(), PathError> {
     Ok(())
 }
 
-/// `.`, `..` and all their encodings. Parameters (`..;x`) are cut off first: some servers do the same.
+/// `.`, `..` and all their encodings, with or without parameters (`..;x`, `..%3bx`): some servers cut those off first.
 fn is_dot_segment(segment: &str) -> bool {
-    let bare = segment.split(';').next().unwrap_or("");
-    if bare.len() > 6 {
-        return false;
+    let Some(mut rest) = strip(segment, '.', "%2e") else { return false };
+    if let Some(after) = strip(rest, '.', "%2e") {
+        rest = after;
     }
-    let dots = bare.to_ascii_lowercase().replace("%2e", ".");
-    dots == "." || dots == ".."
+    rest.is_empty() || strip(rest, ';', "%3b").is_some()
+}
+
+/// What follows a character at the start of `text`, be it plain or encoded.
+fn strip<'t>(text: &'t str, plain: char, encoded: &str) -> Option<&'t str> {
+    text.strip_prefix(plain).or_else(|| {
+        let (start, after) = text.split_at_checked(encoded.len())?;
+        start.eq_ignore_ascii_case(encoded).then_some(after)
+    })
 }
 
 /// Finds the endpoint of a name, in any case.
@@ -196,6 +203,8 @@ mod tests {
             ".%2e/score",
             "%2e/score",
             "..;x=1/score",
+            "..%3bx=1/score",
+            "%2e%2e%3B",
             "a%2fb",
             "a%2Fb",
             "a%5cb",

@@ -12,7 +12,7 @@ use super::count::{Counter, Histogram, StatusCounts};
 use super::gate::Gate;
 use super::outcome::Outcome;
 use super::pace::Pace;
-use super::slots::{Level, Slots};
+use super::slots::{Level, Slots, Standing};
 
 /// Gives every replica state a number of its own.
 static SERIAL: AtomicU64 = AtomicU64::new(1);
@@ -23,7 +23,7 @@ static SERIAL: AtomicU64 = AtomicU64::new(1);
 pub struct ReplicaState {
     serial: u64,
     slots: Slots,
-    /// Microseconds on the router's clock until when it is left out; 0 when it is in.
+    /// Microseconds on the router's clock until when it is left out, where it is. Written before it is left out.
     out_until_us: AtomicU64,
     /// Connect failures since the last success.
     failures: AtomicU32,
@@ -70,20 +70,7 @@ impl ReplicaState {
     /// Takes a slot. A replica that is left out is taken only when its time has come by `now_us`, and then this
     /// request is the one that tries it: it stays out for everybody else.
     pub fn try_claim(&self, now_us: Option<u64>) -> bool {
-        let until = self.out_until_us.load(Ordering::Relaxed);
-        if until == 0 {
-            return self.slots.try_take();
-        }
-        let Some(now) = now_us.filter(|&now| now >= until) else { return false };
-        let next = now.saturating_add(Self::OUT_MAX_US);
-        if self.out_until_us.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-            return false;
-        }
-        let taken = self.slots.try_take();
-        if !taken {
-            self.out_until_us.store(until, Ordering::Relaxed);
-        }
-        taken
+        self.slots.try_take() || (self.is_due(self.level(), now_us) && self.slots.try_take_to_try())
     }
 
     /// Gives a slot back without looking at who waits; that is [`Gate::release`].
@@ -95,38 +82,67 @@ impl ReplicaState {
         self.slots.set_limit(limit);
     }
 
+    /// It left the list: no new request. If it is left out, it is to be tried once it comes back, because nobody looks
+    /// at the clock for a replica that is away.
+    pub(crate) fn withdraw(&self) {
+        self.slots.set_limit(0);
+        self.slots.turn(Standing::Out, Standing::Due);
+    }
+
     /// Whether a slot just done with may go straight to the next request.
     pub(crate) fn may_be_passed_on(&self) -> bool {
         let level = self.level();
-        level.taken <= level.limit && !self.is_left_out()
+        level.taken <= level.limit && level.standing == Standing::In
     }
 
-    /// Whether it is left out for now.
+    /// Whether it is left out for now, or tried by one request.
     pub fn is_left_out(&self) -> bool {
-        self.out_until_us.load(Ordering::Relaxed) != 0
+        self.level().standing != Standing::In
     }
 
-    pub(crate) fn may_be_tried(&self, now_us: Option<u64>) -> bool {
-        let until = self.out_until_us.load(Ordering::Relaxed);
-        until == 0 || now_us.is_some_and(|now| now >= until)
+    /// Whether a request may take a slot at this level.
+    pub(crate) fn is_usable(&self, level: Level, now_us: Option<u64>) -> bool {
+        level.has_room() && (level.standing == Standing::In || self.is_due(level, now_us))
     }
 
-    pub(crate) fn leave_out(&self, now_us: u64, backoff_us: u64) {
-        self.out_until_us.store(now_us.saturating_add(backoff_us).max(1), Ordering::Relaxed);
+    fn is_due(&self, level: Level, now_us: Option<u64>) -> bool {
+        match level.standing {
+            Standing::Out => now_us.is_some_and(|now| now >= self.out_until_us.load(Ordering::Relaxed)),
+            Standing::Due => true,
+            Standing::In | Standing::Tried => false,
+        }
+    }
+
+    /// Notes that its time has come, so that whoever finds a free slot later needs no clock to know.
+    pub(crate) fn fall_due(&self, now_us: u64) {
+        let level = self.level();
+        if level.standing == Standing::Out && self.is_due(level, Some(now_us)) {
+            self.slots.turn(Standing::Out, Standing::Due);
+        }
+    }
+
+    /// Leaves it out for `backoff_us`. Says whether it did: requests that fail together leave it out once.
+    pub(crate) fn leave_out(&self, now_us: u64, backoff_us: u64) -> bool {
+        if self.level().standing == Standing::Out {
+            return false;
+        }
+        self.out_until_us.store(now_us.saturating_add(backoff_us), Ordering::Relaxed);
         self.times_out.fetch_add(1, Ordering::Relaxed);
+        self.slots.stand(Standing::Out)
     }
 
     pub(crate) fn readmit(&self) {
-        self.out_until_us.store(0, Ordering::Relaxed);
+        self.slots.stand(Standing::In);
     }
 
     /// A connect succeeded. Says whether the replica had been left out until now.
+    #[must_use = "a replica that is used again has slots to hand out: pump its gate"]
     pub fn connect_succeeded(&self) -> bool {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
             self.times_out.store(0, Ordering::Relaxed);
         }
-        self.is_left_out() && self.out_until_us.swap(0, Ordering::Relaxed) != 0
+        self.is_left_out() && self.slots.stand(Standing::In)
     }
 
     /// A connect failed. Where that makes enough failures in a row, says for how many microseconds the replica

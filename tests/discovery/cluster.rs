@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use scorefront::control::discovery::{self, Discovery, DiscoveryError, Source};
 use scorefront::control::publish::INTERVAL;
-use scorefront::testing::eventually::eventually;
 use scorefront::testing::fake_api::FakeApi;
 use scorefront::testing::objects::{annotated, mk_secret, mk_service, mk_slice};
 use serde_json::Value;
 
-use super::Running;
+use super::{Running, eventually};
 
 fn cluster(api: &FakeApi) -> Source {
     Source::Cluster(Box::new(api.config()))

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use scorefront::control::discovery::Source;
-use scorefront::testing::eventually::eventually;
 use scorefront::testing::fake_api::FakeApi;
 use scorefront::testing::objects::{annotated, mk_secret, mk_service, mk_slice};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::Running;
+use super::{Running, eventually};
 
 /// Everything that was logged, as text.
 #[derive(Clone, Default)]

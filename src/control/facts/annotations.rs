@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 
-use super::names::{is_port_name, nearest};
+use super::names::is_port_name;
 use super::{Reporter, shown};
+use crate::control::nearest::nearest;
 use crate::core::facts::{AuthMode, OnAbandon, ScoringPort, Settings};
 
 /// What all our annotations begin with.
@@ -152,6 +153,15 @@ pub const ANNOTATIONS: &[Annotation] = &[
         keep: |last, draft| draft.settings.retry_reused = last.settings.retry_reused,
     },
 ];
+
+/// The table of the reference page.
+pub fn markdown() -> String {
+    let mut text = "| annotation | allowed | default | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    for Annotation { name, range, default, meaning, .. } in ANNOTATIONS {
+        text.push_str(&format!("| `{name}` | {range} | {default} | {meaning} |\n"));
+    }
+    text
+}
 
 /// Reads all annotations of a Service. `last` is what the version before it came to.
 pub(super) fn read(annotations: &BTreeMap<String, String>, last: Option<&Draft>, reporter: &mut Reporter<'_>) -> Draft {

@@ -1,0 +1,34 @@
+# The checks themselves are in .ci/run, for both.
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test unit peers loadtest loadtest-smoke fmt lint doc
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+quickstart: ## the router with sample replicas on loopback, and curl lines to try
+	cargo run --quiet --locked -- quickstart
+
+test: ## everything that CI checks; installs what it needs
+	@bash .ci/run
+
+unit: ## the Rust tests alone
+	@bash .ci/run test
+
+peers: ## the router with the stock model server, real clients and Prometheus
+	@bash .ci/run peers
+
+loadtest: ## waiting and cost beside nginx, HAProxy and Envoy, judged; some 20 minutes on a quiet machine
+	@bash .ci/run loadtest
+
+loadtest-smoke: ## the same scenarios for seconds, not judged
+	@bash .ci/run loadtests
+
+fmt: ## format the sources
+	cargo fmt
+	cd loadtests && cargo fmt
+
+lint: ## formatting and clippy
+	@bash .ci/run format lint
+
+doc: ## the documentation of the code
+	@bash .ci/run doc

@@ -1,0 +1,176 @@
+//! Processes that a scenario starts: pinned, watched, and ended with it.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+/// How long a process may take until it answers.
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// How long a process may take to end after it was asked to.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// `/proc/PID/stat` counts in these on every Linux that Rust runs on.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// A running process. Dropping it ends it; so does the death of the load test.
+pub struct Process {
+    name: &'static str,
+    child: Child,
+    output: PathBuf,
+}
+
+impl Process {
+    /// Starts `program` on `core` (any core for `None`); what it prints goes to a file in `dir`.
+    pub fn start(
+        name: &'static str,
+        core: Option<usize>,
+        program: &Path,
+        arguments: &[String],
+        dir: &Path,
+    ) -> anyhow::Result<Self> {
+        let output = dir.join(format!("{name}.out"));
+        let file = File::create(&output).with_context(|| format!("create {}", output.display()))?;
+        // setpriv and taskset replace themselves by the next program, so the child's id is the peer's.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]);
+        if let Some(core) = core {
+            command.args(["taskset", "--cpu-list", &core.to_string()]);
+        }
+        command.arg(program).args(arguments).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let child = command.spawn().with_context(|| format!("start {name}: setpriv (Debian package util-linux)"))?;
+        Ok(Self { name, child, output })
+    }
+
+    /// Polls `GET path` until it is answered with 200.
+    pub fn wait_until_ready(&mut self, address: SocketAddr, path: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_MAX;
+        loop {
+            if status_of(address, path) == Some(200) {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended with {status} before it was ready:\n{}", self.name, self.printed());
+            }
+            if Instant::now() >= deadline {
+                bail!(
+                    "{} did not answer http://{address}{path} with 200 in {START_MAX:?}:\n{}",
+                    self.name,
+                    self.printed()
+                );
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// User and system time so far, of all its threads and children.
+    pub fn cpu_time(&self) -> anyhow::Result<Duration> {
+        let ticks = ticks_of(self.child.id())?;
+        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    }
+
+    fn printed(&self) -> String {
+        let text = fs::read_to_string(&self.output).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        let terminated = Command::new("kill").arg(self.child.id().to_string()).status();
+        let deadline = Instant::now() + STOP_MAX;
+        while terminated.is_ok() && Instant::now() < deadline {
+            match self.child.try_wait() {
+                Ok(None) => thread::sleep(Duration::from_millis(20)),
+                Ok(Some(_)) | Err(_) => return,
+            }
+        }
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn ticks_of(pid: u32) -> anyhow::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("read the times of {pid}"))?;
+    // The second field is the command in brackets, which may hold spaces; utime and stime are fields 14 and 15.
+    let after_command = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
+    let times = after_command.split(' ').skip(11).take(2).map(str::parse::<u64>);
+    let own: u64 = times.collect::<Result<Vec<_>, _>>()?.iter().sum();
+    let mut children = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may have ended since the directory was read, and a child since its list was.
+        let listed = fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+        children += listed.split(' ').filter_map(|id| ticks_of(id.trim().parse().ok()?).ok()).sum::<u64>();
+    }
+    Ok(own + children)
+}
+
+/// A port of loopback that was free a moment ago. The peers must be told a port: they cannot tell which they got.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// The status of a GET, `None` when there was no answer.
+pub fn status_of(address: SocketAddr, path: &str) -> Option<u16> {
+    let patience = Duration::from_secs(2);
+    let mut stream = TcpStream::connect_timeout(&address, patience).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").ok()?;
+    let mut answer = Vec::new();
+    // An answer may be cut by the time-out; its first line is enough.
+    drop(stream.read_to_end(&mut answer));
+    String::from_utf8_lossy(&answer).split(' ').nth(1)?.parse().ok()
+}
+
+/// The file of `name` in `PATH` or where Debian puts servers, or how to get it.
+pub fn find_program(name: &str, package: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
+    found.with_context(|| format!("{name} is missing: apt-get install {package}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_counts_what_a_process_burns_and_dropping_ends_it() {
+        let dir = std::env::temp_dir();
+        let spin = ["-c", "while :; do :; done"].map(str::to_owned);
+        let process = Process::start("spin", Some(0), Path::new("/bin/sh"), &spin, &dir).unwrap();
+        let pid = process.child.id();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while process.cpu_time().unwrap() < Duration::from_millis(100) {
+            assert!(Instant::now() < deadline, "a spinning process used no time");
+            thread::sleep(Duration::from_millis(10));
+        }
+        drop(process);
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn a_process_that_ends_early_is_reported_with_what_it_printed() {
+        let dir = std::env::temp_dir();
+        let fail = ["-c", "echo no such model; exit 3"].map(str::to_owned);
+        let mut process = Process::start("fail", None, Path::new("/bin/sh"), &fail, &dir).unwrap();
+        let error = process.wait_until_ready(free_address().unwrap(), "/").unwrap_err().to_string();
+        assert!(error.contains("no such model") && error.contains('3'), "{error}");
+    }
+
+    #[test]
+    fn a_missing_program_names_its_package() {
+        let error = find_program("no-such-program", "some-package").unwrap_err().to_string();
+        assert_eq!(error, "no-such-program is missing: apt-get install some-package");
+    }
+}
