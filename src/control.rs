@@ -7,6 +7,7 @@ pub mod facts;
 pub mod index;
 mod kube;
 pub mod manifests;
+mod nearest;
 pub mod objects;
 pub mod publish;
 pub mod registry;

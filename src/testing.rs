@@ -5,6 +5,8 @@
 use std::time::{Duration, Instant};
 
 pub mod client;
+pub mod fake_api;
+pub mod objects;
 pub mod replica;
 pub mod router;
 pub mod world;

@@ -14,10 +14,14 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{HeaderValue, Method, StatusCode, Version};
 use scorefront::control::config::settings::SETTINGS;
 use scorefront::control::config::{self, Invocation};
+use scorefront::control::facts::annotations;
+use scorefront::control::index::{Index, Scope};
+use scorefront::control::manifests;
+use scorefront::control::registry::Registry;
 use scorefront::core::facts::{Form, Name, ObjectRef, Settings};
 use scorefront::core::outcome::Outcome;
 use scorefront::core::record::{AuthType, Record, RequestId};
-use scorefront::core::snapshot::{Access, Deployment, Endpoint, Replica};
+use scorefront::core::snapshot::{Access, Deployment, Endpoint, Replica, Snapshot};
 use scorefront::core::split::Split;
 use scorefront::core::state::{DeploymentState, RefusalState};
 use scorefront::core::vitals::Vitals;
@@ -87,6 +91,27 @@ fn the_example_of_the_page_on_configuration_is_valid() {
     let arguments = ["scorefront".into(), "check".into(), "--config".into(), path.into_os_string()];
     let parsed = config::parse::<std::ffi::OsString>(arguments, |_| None).expect("is valid");
     assert!(matches!(parsed, Invocation::Check(config) if config.listen.len() == 2));
+}
+
+#[test]
+fn the_page_on_annotations_describes_every_annotation() {
+    page_holds("docs/annotations.md", "annotations", &annotations::markdown());
+}
+
+#[test]
+fn the_example_of_the_page_on_annotations_is_served_without_a_complaint() {
+    let page = std::fs::read_to_string(repository("docs/annotations.md")).expect("the page");
+    let (_, rest) = page.split_once("```yaml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let scope = Scope { feed: 0, part: "the page".into(), is_trusted: false };
+    let mut index = Index::default();
+    index.reset(&scope, &manifests::parse(example, false).expect("manifests"));
+    let assembled = index.assemble(&Snapshot::default(), &Registry::new(1)).expect("a snapshot");
+    assert_eq!(index.problems().unwrap_or_default(), []);
+    let endpoint = assembled.snapshot.find(Form::Endpoint, "iris").expect("the endpoint").clone();
+    assert_eq!((endpoint.deployments.len(), endpoint.split.sum()), (2, 100));
+    assert!(matches!(&endpoint.access, Access::Keys(keys) if keys.len() == 2));
+    assert!(endpoint.deployments.iter().any(|deployment| deployment.replicas.len() == 2));
 }
 
 #[test]

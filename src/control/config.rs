@@ -22,7 +22,6 @@ mod command;
 mod cores;
 mod file;
 mod layers;
-pub(crate) mod nearest;
 mod setting;
 pub mod settings;
 

@@ -23,7 +23,7 @@ use crate::core::vitals::Vitals;
 /// Where objects come from.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// The API server: of the pod's own cluster, else of the kubeconfig.
+    /// The API server of the kubeconfig where there is one, else of the cluster that the router runs in.
     Kubernetes,
     /// An API server that the caller knows how to reach.
     Cluster(Box<::kube::Config>),
@@ -52,7 +52,13 @@ pub struct Discovery {
 /// Why discovery cannot begin, or was not complete in time.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoveryError {
-    /// Neither a pod's credentials nor a kubeconfig.
+    /// Nothing to discover from.
+    #[error("no source of endpoints: name one with --source kubernetes or --source manifests:DIR")]
+    NoSource,
+    /// A namespace that cannot exist.
+    #[error("namespace {0:?} is not allowed: up to 63 lower-case letters, digits and hyphens")]
+    BadNamespace(String),
+    /// Neither a kubeconfig nor a pod's credentials.
     #[error("source kubernetes: no way to the API server: {0}")]
     NoCluster(String),
     /// Not complete in time.
@@ -70,8 +76,11 @@ pub enum DiscoveryError {
 /// One source of updates, not yet running.
 struct Feed {
     name: String,
-    run: Box<dyn FnOnce(usize, mpsc::Sender<Update>) -> BoxFuture<'static, Result<(), SendError<Update>>> + Send>,
+    run: Box<dyn FnOnce(usize, mpsc::Sender<Update>) -> Saying + Send>,
 }
+
+/// Ends when nobody listens any more.
+type Saying = BoxFuture<'static, Result<(), SendError<Update>>>;
 
 /// Discovers and publishes until `stop` is done. `block` makes what holds readiness back, one for each feed by its
 /// name; it is dropped when the first snapshot was published.
@@ -122,6 +131,12 @@ pub async fn load(discovery: Discovery, patience: Duration) -> Result<(Arc<Snaps
 }
 
 async fn feeds(discovery: &Discovery) -> Result<Vec<Feed>, DiscoveryError> {
+    if discovery.sources.is_empty() {
+        return Err(DiscoveryError::NoSource);
+    }
+    if let Some(bad) = discovery.namespaces.iter().find(|namespace| !is_label(namespace)) {
+        return Err(DiscoveryError::BadNamespace(bad.clone()));
+    }
     let namespaces = Namespaces(discovery.namespaces.clone().into());
     let mut feeds = Vec::new();
     for source in &discovery.sources {
@@ -147,6 +162,12 @@ async fn feeds(discovery: &Discovery) -> Result<Vec<Feed>, DiscoveryError> {
         }
     }
     Ok(feeds)
+}
+
+/// Whether it may be the name of a namespace; it becomes part of a path.
+fn is_label(text: &str) -> bool {
+    let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    plain && (1..=63).contains(&text.len()) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 /// One watch for each kind and namespace.

@@ -12,7 +12,6 @@ mod slices;
 use std::sync::Arc;
 
 pub use self::annotations::Draft;
-pub use self::names::nearest;
 pub use self::secrets::parse_secret;
 pub use self::services::parse_service;
 pub use self::slices::parse_slice;
@@ -29,6 +28,8 @@ pub const V1_NAME_LABEL: &str = "azuremlappname";
 /// The label that says which Service a slice belongs to.
 pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
+/// The most problems of one object that are told one by one.
+const PROBLEMS_MAX: usize = 16;
 /// The most characters of a wrong value that a message repeats.
 const SHOWN_MAX: usize = 80;
 
@@ -78,15 +79,33 @@ struct Reporter<'a> {
     kind: &'static str,
     object: &'a ObjectRef,
     problems: Vec<Problem>,
+    untold: usize,
 }
 
 impl<'a> Reporter<'a> {
     fn new(kind: &'static str, object: &'a ObjectRef) -> Self {
-        Self { kind, object, problems: Vec::new() }
+        Self { kind, object, problems: Vec::new(), untold: 0 }
     }
 
     fn report(&mut self, field: impl Into<String>, message: String) {
-        self.problems.push(Problem { kind: self.kind, object: self.object.clone(), field: field.into(), message });
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(Problem { kind: self.kind, object: self.object.clone(), field: field.into(), message });
+        } else {
+            self.untold += 1;
+        }
+    }
+
+    fn finish(mut self) -> Vec<Problem> {
+        if self.untold > 0 {
+            let message = format!("{} more problems of this object are not shown", self.untold);
+            self.problems.push(Problem {
+                kind: self.kind,
+                object: self.object.clone(),
+                field: "(all)".into(),
+                message,
+            });
+        }
+        self.problems
     }
 }
 

@@ -115,8 +115,9 @@ impl Index {
 
     /// Builds what changed on top of `last`; see [`World::assemble`].
     pub fn assemble(&mut self, last: &Snapshot, states: &impl LiveStates) -> Option<Assembled> {
-        self.problems_changed |= self.world.is_dirty();
-        self.world.assemble(last, states)
+        let assembled = self.world.assemble(last, states);
+        self.problems_changed |= self.world.take_problems_changed();
+        assembled
     }
 
     /// Everything that is wrong now, sorted, if that may be different from the last time this was asked.
@@ -173,3 +174,7 @@ fn twice(key: &ObjectKey, first: &Scope, other: &Scope) -> Problem {
         message: format!("is in {} and in {}; only the first counts: take one away", first.part, other.part),
     }
 }
+
+#[cfg(test)]
+#[path = "index/tests.rs"]
+mod tests;

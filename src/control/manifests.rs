@@ -42,14 +42,17 @@ pub(super) async fn follow(
     updates: Sender<Update>,
 ) -> Result<(), SendError<Update>> {
     let place: Arc<str> = dir.display().to_string().into();
-    let mut folder = Folder::new(dir);
+    let mut folder = Folder::new(dir.clone());
+    let mut trouble = None;
     loop {
         // A file system that hangs must not hang the admin port with it.
         let look = tokio::task::spawn_blocking(move || {
             let findings = folder.look();
             (folder, findings)
         });
-        let Ok((returned, findings)) = look.await else { return Ok(()) };
+        // A look that crashed is done again from the start; nothing is lost but the memory of the last one.
+        let crashed = |_| (Folder::new(dir.clone()), Err("cannot be read: the reader crashed".to_owned()));
+        let (returned, findings) = look.await.unwrap_or_else(crashed);
         folder = returned;
         match findings {
             Ok(findings) => {
@@ -58,12 +61,16 @@ pub(super) async fn follow(
                         updates.send(update).await?;
                     }
                 }
-                updates.send(Update::Trouble(place.clone(), None)).await?;
+                if trouble.take().is_some() {
+                    updates.send(Update::Trouble(place.clone(), None)).await?;
+                }
                 updates.send(Update::InStep(feed)).await?;
             }
+            Err(message) if trouble.as_ref() == Some(&message) => {}
             Err(message) => {
                 let problem = problem(&place, "directory", format!("{message}; what was read last still counts"));
                 updates.send(Update::Trouble(place.clone(), Some(problem))).await?;
+                trouble = Some(message);
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;

@@ -114,7 +114,7 @@ impl<B> Publisher<B> {
     /// Publishes what changed. Says whether there was anything.
     fn publish(&mut self) -> bool {
         let oldest = self.feeds.iter().map(|feed| feed.in_step_us).min().flatten();
-        if self.feeds.is_empty() || oldest.is_some() {
+        if let Some(oldest) = oldest {
             let last = self.store.load_full();
             let assembled = self.index.assemble(&last, &self.registry);
             let is_first = !std::mem::replace(&mut self.published, true);
@@ -136,7 +136,7 @@ impl<B> Publisher<B> {
             if news {
                 self.vitals.discovery.publications.bump();
             }
-            self.vitals.discovery.in_step_us.store(oldest.unwrap_or(0), Ordering::Relaxed);
+            self.vitals.discovery.in_step_us.store(oldest, Ordering::Relaxed);
             for feed in &mut self.feeds {
                 feed.block = None;
             }
@@ -150,14 +150,15 @@ impl<B> Publisher<B> {
     /// Each problem is logged when it appears and when it is gone.
     fn tell_problems(&mut self) {
         let Some(problems) = self.index.problems() else { return };
-        let mut known = self.vitals.discovery.problems.lock();
+        let known = std::mem::replace(&mut *self.vitals.discovery.problems.lock(), problems.clone());
         for problem in problems.iter().filter(|problem| known.binary_search(problem).is_err()) {
-            tracing::warn!(target: TARGET, kind = problem.kind, object = %problem.object, field = problem.field, "{}", problem.message);
+            let Problem { kind, object, field, message } = problem;
+            tracing::warn!(target: TARGET, kind, %object, field, "{message}");
         }
         for problem in known.iter().filter(|problem| problems.binary_search(problem).is_err()) {
-            tracing::info!(target: TARGET, kind = problem.kind, object = %problem.object, field = problem.field, "solved: {}", problem.message);
+            let Problem { kind, object, field, message } = problem;
+            tracing::info!(target: TARGET, kind, %object, field, "solved: {message}");
         }
-        *known = problems;
     }
 }
 

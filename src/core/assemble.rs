@@ -69,16 +69,25 @@ pub struct World {
     slices: HashMap<ObjectRef, BTreeMap<Arc<str>, Arc<SliceFacts>>>,
     /// Which Service a slice belongs to.
     service_of_slice: HashMap<ObjectRef, ObjectRef>,
-    /// The Secrets of an endpoint (namespace, name in lower case), by their names.
-    secrets: HashMap<(Arc<str>, Arc<str>), BTreeMap<Arc<str>, Arc<SecretFacts>>>,
+    /// The Secrets of an endpoint, by their names.
+    secrets: HashMap<Keyring, BTreeMap<Arc<str>, Arc<SecretFacts>>>,
     /// Which endpoint a Secret belongs to.
-    endpoint_of_secret: HashMap<ObjectRef, (Arc<str>, Arc<str>)>,
+    keyring_of_secret: HashMap<ObjectRef, Keyring>,
     /// The namespace that owns an endpoint's name.
     owners: HashMap<EndpointKey, Arc<str>>,
     /// What has to be built anew.
     dirty: BTreeSet<EndpointKey>,
     /// What is wrong with endpoints as a whole.
     problems: BTreeMap<EndpointKey, Vec<Problem>>,
+    problems_changed: bool,
+}
+
+/// Where the keys of an endpoint are: endpoints and v1 services of one name share them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Keyring {
+    namespace: Arc<str>,
+    /// In lower case.
+    endpoint: Arc<str>,
 }
 
 /// The next snapshot and what has to be done about it.
@@ -159,20 +168,25 @@ impl World {
 
     /// What a Secret says now; `None` when it is gone.
     pub fn put_secret(&mut self, object: &ObjectRef, facts: Option<Arc<SecretFacts>>) {
-        if let Some(place) = self.endpoint_of_secret.remove(object) {
+        if let Some(place) = self.keyring_of_secret.get(object).cloned() {
+            let before = self.secrets.get(&place).and_then(|secrets| secrets.get(&object.name));
+            if before == facts.as_ref() {
+                return;
+            }
+            self.keyring_of_secret.remove(object);
             if let Some(secrets) = self.secrets.get_mut(&place) {
                 secrets.remove(&object.name);
                 if secrets.is_empty() {
                     self.secrets.remove(&place);
                 }
             }
-            self.touch_name(&place.1);
+            self.touch_name(&place.endpoint);
         }
         if let Some(facts) = facts {
-            let place = (object.namespace.clone(), Arc::from(facts.endpoint.key()));
-            self.touch_name(&place.1);
+            let place = Keyring { namespace: object.namespace.clone(), endpoint: facts.endpoint.key().into() };
+            self.touch_name(&place.endpoint);
             self.secrets.entry(place.clone()).or_default().insert(object.name.clone(), facts);
-            self.endpoint_of_secret.insert(object.clone(), place);
+            self.keyring_of_secret.insert(object.clone(), place);
         }
     }
 
@@ -184,6 +198,11 @@ impl World {
     /// What is wrong with endpoints as a whole, as of the last [`World::assemble`].
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.values().flatten()
+    }
+
+    /// Whether those are others than when this was last asked.
+    pub fn take_problems_changed(&mut self) -> bool {
+        std::mem::take(&mut self.problems_changed)
     }
 
     /// Builds what changed on top of `last`. `None`: nothing that anybody could see did.
@@ -231,11 +250,11 @@ impl World {
             Some(endpoint) => drop(self.owners.insert(key.clone(), endpoint.namespace.clone())),
             None => drop(self.owners.remove(key)),
         }
-        if problems.is_empty() {
-            self.problems.remove(key);
-        } else {
-            self.problems.insert(key.clone(), problems);
-        }
+        let known = match problems.is_empty() {
+            true => self.problems.remove(key),
+            false => self.problems.insert(key.clone(), problems.clone()),
+        };
+        self.problems_changed |= known.unwrap_or_default() != problems;
         endpoint
     }
 

@@ -269,9 +269,9 @@ pub struct SecretFacts {
 /// Something in an object that was not taken as it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Problem {
-    /// `Service`, `EndpointSlice`, `Secret`, or `File` for a manifest that does not parse.
+    /// `Service`, `EndpointSlice`, `Secret`; `File` for a manifest that does not parse, `Source` for a watch that fails.
     pub kind: &'static str,
-    /// The object; for a file, an empty namespace and the file's path.
+    /// The object; for a file or a source, an empty namespace and the file's path or the source's name.
     pub object: ObjectRef,
     /// The field or annotation.
     pub field: String,

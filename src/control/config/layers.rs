@@ -5,9 +5,9 @@ use std::path::Path;
 
 use clap::ArgMatches;
 
-use super::nearest::nearest;
 use super::settings::{SETTINGS, Setting};
 use super::{Config, command, file};
+use crate::control::nearest::nearest;
 
 /// Values with where they were given, by setting; the strongest layer only.
 #[derive(Debug, Default)]

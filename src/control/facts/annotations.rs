@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 
-use super::names::{is_port_name, nearest};
+use super::names::is_port_name;
 use super::{Reporter, shown};
+use crate::control::nearest::nearest;
 use crate::core::facts::{AuthMode, OnAbandon, ScoringPort, Settings};
 
 /// What all our annotations begin with.
@@ -61,7 +62,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         range: "0 to 100",
         default: "100 for a deployment alone, else 0",
         meaning: "Share of the requests that name no deployment. The deployments of an endpoint must sum up to 100, or to 0.",
-        read: |text, draft| Some(draft.traffic_percent = Some(number(text, 0, 100)? as u8)),
+        read: |text, draft| set(&mut draft.traffic_percent, percent(text, 100).map(Some)),
         keep: |last, draft| draft.traffic_percent = last.traffic_percent,
     },
     Annotation {
@@ -69,7 +70,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         range: "0 to 50",
         default: "0",
         meaning: "Share of the requests of which this deployment gets a copy; its answers are thrown away.",
-        read: |text, draft| Some(draft.mirror_percent = number(text, 0, 50)? as u8),
+        read: |text, draft| set(&mut draft.mirror_percent, percent(text, 50)),
         keep: |last, draft| draft.mirror_percent = last.mirror_percent,
     },
     Annotation {
@@ -77,7 +78,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         range: "1 to 300000",
         default: "5000",
         meaning: "Longest time to the first byte of an answer, waiting for a slot included, and longest silence within one.",
-        read: |text, draft| Some(draft.settings.request_timeout = millis(text, 1, 300_000)?),
+        read: |text, draft| set(&mut draft.settings.request_timeout, millis(text, 1, 300_000)),
         keep: |last, draft| draft.settings.request_timeout = last.settings.request_timeout,
     },
     Annotation {
@@ -85,7 +86,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         range: "0 to 1000000, 0 for no limit",
         default: "1",
         meaning: "Requests that one replica serves at a time.",
-        read: |text, draft| Some(draft.settings.slots_per_replica = number(text, 0, 1_000_000)?),
+        read: |text, draft| set(&mut draft.settings.slots_per_replica, number(text, 0, 1_000_000)),
         keep: |last, draft| draft.settings.slots_per_replica = last.settings.slots_per_replica,
     },
     Annotation {
@@ -93,7 +94,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         range: "0 to 300000, 0 to never queue",
         default: "500",
         meaning: "Longest wait for a replica to be free.",
-        read: |text, draft| Some(draft.settings.queue_wait_max = millis(text, 0, 300_000)?),
+        read: |text, draft| set(&mut draft.settings.queue_wait_max, millis(text, 0, 300_000)),
         keep: |last, draft| draft.settings.queue_wait_max = last.settings.queue_wait_max,
     },
     Annotation {
@@ -101,7 +102,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         range: "0 to 100000, 0 to never queue",
         default: "1000",
         meaning: "Requests that may wait at a time.",
-        read: |text, draft| Some(draft.settings.queue_length_max = number(text, 0, 100_000)?),
+        read: |text, draft| set(&mut draft.settings.queue_length_max, number(text, 0, 100_000)),
         keep: |last, draft| draft.settings.queue_length_max = last.settings.queue_length_max,
     },
     Annotation {
@@ -109,7 +110,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         range: "an absolute path without query, fragment, dot segments and empty segments, up to 1024 characters",
         default: "/score",
         meaning: "Where requests to .../score go in the container.",
-        read: |text, draft| Some(draft.settings.scoring_path = path(text)?),
+        read: |text, draft| set(&mut draft.settings.scoring_path, path(text)),
         keep: |last, draft| draft.settings.scoring_path = last.settings.scoring_path.clone(),
     },
     Annotation {
@@ -117,7 +118,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         range: "1 to 65535, or the name of a port of the Service",
         default: "the port named http, else the only port, else 5001",
         meaning: "The port of the container that takes requests.",
-        read: |text, draft| Some(draft.settings.scoring_port = port(text)?),
+        read: |text, draft| set(&mut draft.settings.scoring_port, port(text)),
         keep: |last, draft| draft.settings.scoring_port = last.settings.scoring_port.clone(),
     },
     Annotation {
@@ -127,7 +128,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         meaning: "Who may score: holders of a key of the endpoint's Secret, or everybody. \
                   \"none\" counts only if all deployments of the endpoint say it; a wrong value counts as \"key\".",
         read: |text, draft| {
-            Some(draft.settings.auth = word(text, &[("key", AuthMode::Key), ("none", AuthMode::None)])?)
+            set(&mut draft.settings.auth, word(text, &[("key", AuthMode::Key), ("none", AuthMode::None)]))
         },
         keep: |_, draft| draft.settings.auth = AuthMode::Key,
     },
@@ -138,7 +139,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         meaning: "What becomes of a replica whose request timed out or whose client left: it counts as busy until it \
                   answers, or the connection is closed and it counts as free at once.",
         read: |text, draft| {
-            Some(draft.on_abandon = Some(word(text, &[("wait", OnAbandon::Wait), ("close", OnAbandon::Close)])?))
+            set(&mut draft.on_abandon, word(text, &[("wait", OnAbandon::Wait), ("close", OnAbandon::Close)]).map(Some))
         },
         keep: |last, draft| draft.on_abandon = last.on_abandon,
     },
@@ -148,10 +149,19 @@ pub const ANNOTATIONS: &[Annotation] = &[
         default: "true",
         meaning: "Whether a request is sent again when a kept connection died before the first byte of the answer. \
                   Say false if scoring twice does harm.",
-        read: |text, draft| Some(draft.settings.retry_reused = word(text, &[("true", true), ("false", false)])?),
+        read: |text, draft| set(&mut draft.settings.retry_reused, word(text, &[("true", true), ("false", false)])),
         keep: |last, draft| draft.settings.retry_reused = last.settings.retry_reused,
     },
 ];
+
+/// The table of the reference page.
+pub fn markdown() -> String {
+    let mut text = "| annotation | allowed | default | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    for Annotation { name, range, default, meaning, .. } in ANNOTATIONS {
+        text.push_str(&format!("| `{name}` | {range} | {default} | {meaning} |\n"));
+    }
+    text
+}
 
 /// Reads all annotations of a Service. `last` is what the version before it came to.
 pub(super) fn read(annotations: &BTreeMap<String, String>, last: Option<&Draft>, reporter: &mut Reporter<'_>) -> Draft {
@@ -179,6 +189,15 @@ pub(super) fn read(annotations: &BTreeMap<String, String>, last: Option<&Draft>,
         }
     }
     draft
+}
+
+fn set<T>(field: &mut T, value: Option<T>) -> Option<()> {
+    *field = value?;
+    Some(())
+}
+
+fn percent(text: &str, max: u8) -> Option<u8> {
+    number(text, 0, max.into()).and_then(|percent| u8::try_from(percent).ok())
 }
 
 fn number(text: &str, min: u32, max: u32) -> Option<u32> {

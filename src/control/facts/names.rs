@@ -1,4 +1,4 @@
-//! Names: which are valid, and which one somebody meant.
+//! Which names are valid.
 
 /// What a name must look like, for messages.
 pub(super) const NAME_RANGE: &str =
@@ -20,42 +20,6 @@ pub(super) fn is_port_name(text: &str) -> bool {
         && !text.starts_with('-')
         && !text.ends_with('-')
         && !text.contains("--")
-}
-
-/// The known word that is nearest to what was written, if it is near enough to be meant.
-pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let written = written.to_ascii_lowercase().replace('_', "-");
-    let near = |word: &str| word.len() / 3;
-    known
-        .into_iter()
-        .map(|word| (distance(&written, word), word))
-        .filter(|&(distance, word)| distance <= near(word).clamp(1, 6))
-        .min_by_key(|&(distance, _)| distance)
-        .map(|(_, word)| word)
-}
-
-/// How many letters have to be inserted, removed or replaced.
-fn distance(a: &str, b: &str) -> usize {
-    // A longer text than any known word is far from all of them, and not worth the work.
-    if a.len() > 128 {
-        return a.len();
-    }
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, letter) in a.chars().enumerate() {
-        let mut left = i + 1;
-        let mut diagonal = i;
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (cell, other) in row.iter_mut().skip(1).zip(&b) {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = *cell;
-            left = replaced.min(left + 1).min(diagonal + 1);
-            *cell = left;
-        }
-    }
-    row.last().copied().unwrap_or(a.len())
 }
 
 #[cfg(test)]
@@ -80,23 +44,5 @@ mod tests {
         for name in ["", "80", "HTTP", "-a", "a-", "a--b", "sixteen-letters-x"] {
             assert!(!is_port_name(name), "{name}");
         }
-    }
-
-    #[test]
-    fn a_slip_of_the_pen_finds_the_word_that_was_meant() {
-        let known = ["traffic-percent", "scoring-path", "scoring-port", "auth-mode"];
-        for (written, meant) in [
-            ("trafic-percent", Some("traffic-percent")),
-            ("traffic_percent", Some("traffic-percent")),
-            ("Traffic-Percent", Some("traffic-percent")),
-            ("scoring-prot", Some("scoring-port")),
-            ("authmode", Some("auth-mode")),
-            ("colour", None),
-            ("", None),
-        ] {
-            assert_eq!(nearest(written, known), meant, "{written}");
-        }
-        assert_eq!(nearest(&"x".repeat(100_000), known), None);
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 }

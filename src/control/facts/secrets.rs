@@ -17,12 +17,12 @@ pub fn parse_secret(secret: &Secret) -> Parsed {
     let object = secret.metadata.object();
     let mut reporter = Reporter::new("Secret", &object);
     let Some(endpoint) = secret.metadata.label(ENDPOINT_LABEL) else {
-        return Parsed { said: Said::Secret(None), problems: reporter.problems };
+        return Parsed { said: Said::Secret(None), problems: reporter.finish() };
     };
     if !is_name(endpoint) {
         let message = format!("{} is no valid name: {NAME_RANGE}; the Secret is not used", shown(endpoint));
         reporter.report(format!("metadata.labels[{ENDPOINT_LABEL}]"), message);
-        return Parsed { said: Said::Secret(None), problems: reporter.problems };
+        return Parsed { said: Said::Secret(None), problems: reporter.finish() };
     }
     let (data, text) = (secret.data.as_ref(), secret.string_data.as_ref());
     let primary = text
@@ -39,7 +39,7 @@ pub fn parse_secret(secret: &Secret) -> Parsed {
         .filter_map(|(field, key)| digest_of(field, key?, &mut reporter))
         .collect();
     let facts = SecretFacts { object: object.clone(), endpoint: Name::new(endpoint), keys };
-    Parsed { said: Said::Secret(Some(Arc::new(facts))), problems: reporter.problems }
+    Parsed { said: Said::Secret(Some(Arc::new(facts))), problems: reporter.finish() }
 }
 
 /// The digest of a key without the line end that editors and `echo` leave behind.

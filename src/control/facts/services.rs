@@ -28,10 +28,10 @@ pub fn parse_service(service: &Service, last: Option<&Deployment>) -> Parsed {
                 format!("has no effect: the Service is no deployment; it needs the labels {ENDPOINT_LABEL} and {DEPLOYMENT_LABEL}, on itself or in its selector"),
             );
         }
-        return Parsed { said: Said::Deployment(None), problems: reporter.problems };
+        return Parsed { said: Said::Deployment(None), problems: reporter.finish() };
     };
     if !names.check(&mut reporter) {
-        return Parsed { said: Said::Deployment(None), problems: reporter.problems };
+        return Parsed { said: Said::Deployment(None), problems: reporter.finish() };
     }
     let uid = meta.uid.as_deref().unwrap_or_default();
     let last = last.filter(|last| *last.facts.uid == *uid);
@@ -47,7 +47,7 @@ pub fn parse_service(service: &Service, last: Option<&Deployment>) -> Parsed {
         traffic_percent: draft.traffic_percent,
         mirror_percent: draft.mirror_percent,
     };
-    Parsed { said: Said::Deployment(Some(deployment(facts, draft, last))), problems: reporter.problems }
+    Parsed { said: Said::Deployment(Some(deployment(facts, draft, last))), problems: reporter.finish() }
 }
 
 /// Shares what is the same as before: most updates of a Service do not concern the router.

@@ -16,11 +16,11 @@ pub fn parse_slice(slice: &EndpointSlice, is_trusted: bool) -> Parsed {
     let object = slice.metadata.object();
     let mut reporter = Reporter::new("EndpointSlice", &object);
     let silent = |problems| Parsed { said: Said::Slice(None), problems };
-    let Some(service) = slice.metadata.label(SERVICE_LABEL) else { return silent(reporter.problems) };
+    let Some(service) = slice.metadata.label(SERVICE_LABEL) else { return silent(reporter.finish()) };
     if !matches!(slice.address_type.as_str(), "IPv4" | "IPv6") {
         let value = shown(&slice.address_type);
         reporter.report("addressType", format!("{value} is not allowed: IPv4, IPv6; the slice is not used"));
-        return silent(reporter.problems);
+        return silent(reporter.finish());
     }
     let endpoints = slice.endpoints.as_deref().unwrap_or_default();
     if endpoints.len() > ADDRESSES_MAX {
@@ -33,7 +33,7 @@ pub fn parse_slice(slice: &EndpointSlice, is_trusted: bool) -> Parsed {
     }
     let ports = slice.ports.as_deref().unwrap_or_default().iter().filter_map(|p| port(p, &mut reporter)).collect();
     let facts = SliceFacts { object: object.clone(), service: service.into(), ports, addresses };
-    Parsed { said: Said::Slice(Some(Arc::new(facts))), problems: reporter.problems }
+    Parsed { said: Said::Slice(Some(Arc::new(facts))), problems: reporter.finish() }
 }
 
 fn address(
@@ -151,6 +151,14 @@ mod tests {
         let (facts, problems) = parse(slice("IPv4", endpoints), true);
         assert_eq!(facts.unwrap().addresses.len(), 1);
         assert_eq!(problems.len(), 4, "{problems:?}");
+    }
+
+    #[test]
+    fn a_slice_full_of_nonsense_fills_no_log() {
+        let endpoints: Vec<_> = (0..500).map(|n| serde_json::json!({"addresses": [format!("host-{n}")]})).collect();
+        let (_, problems) = parse(slice("IPv4", endpoints.into()), false);
+        assert_eq!(problems.len(), 17);
+        assert!(problems[16].ends_with("484 more problems of this object are not shown"), "{problems:?}");
     }
 
     #[test]

@@ -193,3 +193,140 @@ fn read(path: &Path) -> Result<String, String> {
     io::Read::read_to_end(&mut io::Read::take(&mut file, FILE_BYTES_MAX), &mut bytes).map_err(cannot)?;
     String::from_utf8(bytes).map_err(|error| format!("is no UTF-8 text at byte {}", error.utf8_error().valid_up_to()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Stage {
+        dir: tempfile::TempDir,
+        folder: Folder,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = Folder::new(dir.path().to_owned());
+            Self { dir, folder }
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::write(self.dir.path().join(name), text).unwrap();
+        }
+
+        /// What a look finds, as `name: content`.
+        fn look(&mut self) -> Vec<String> {
+            let name = |file: &str| file.rsplit('/').next().unwrap().to_owned();
+            let shown = |finding| match finding {
+                Finding::Content { file, text } => format!("{}: {text}", name(&file)),
+                Finding::Gone { file } => format!("{} is gone", name(&file)),
+                Finding::Unreadable { file, message } => format!("{} {message}", name(&file)),
+            };
+            self.folder.look().unwrap().into_iter().map(shown).collect()
+        }
+    }
+
+    const NOTHING: [&str; 0] = [];
+
+    #[test]
+    fn the_first_look_takes_everything_and_the_next_ones_only_what_is_new() {
+        let mut stage = Stage::new();
+        for name in ["b.yml", "a.yaml", "c.json", "d.txt", ".e.yaml", "f"] {
+            stage.write(name, "x");
+        }
+        fs::create_dir(stage.dir.path().join("g.yaml")).unwrap();
+        assert_eq!(stage.look(), ["a.yaml: x", "b.yml: x", "c.json: x"]);
+        assert_eq!(stage.look(), NOTHING);
+    }
+
+    #[test]
+    fn what_is_written_in_place_counts_when_two_looks_agree() {
+        let mut stage = Stage::new();
+        stage.write("a.yaml", "first");
+        stage.look();
+        stage.write("a.yaml", "half");
+        assert_eq!(stage.look(), NOTHING);
+        stage.write("a.yaml", "half and half");
+        assert_eq!(stage.look(), NOTHING);
+        assert_eq!(stage.look(), ["a.yaml: half and half"]);
+        stage.write("b.yaml", "new");
+        assert_eq!(stage.look(), NOTHING);
+        assert_eq!(stage.look(), ["b.yaml: new"]);
+    }
+
+    #[test]
+    fn a_change_that_no_time_stamp_shows_is_seen() {
+        let mut stage = Stage::new();
+        stage.write("a.yaml", "1");
+        stage.look();
+        stage.write("a.yaml", "2");
+        let stamp = Stamp::of(&fs::metadata(stage.dir.path().join("a.yaml")).unwrap());
+        stage.folder.files.values_mut().for_each(|file| file.stamp = Some(stamp));
+        assert_eq!(stage.look(), NOTHING);
+        assert_eq!(stage.look(), ["a.yaml: 2"]);
+    }
+
+    #[test]
+    fn what_is_swapped_counts_at_once() {
+        let mut stage = Stage::new();
+        stage.write("a.yaml", "first");
+        stage.look();
+        stage.write(".a", "second");
+        fs::rename(stage.dir.path().join(".a"), stage.dir.path().join("a.yaml")).unwrap();
+        assert_eq!(stage.look(), ["a.yaml: second"]);
+    }
+
+    #[test]
+    fn a_file_is_gone_when_two_looks_miss_it() {
+        let mut stage = Stage::new();
+        stage.write("a.yaml", "x");
+        stage.look();
+        let path = stage.dir.path().join("a.yaml");
+        fs::rename(&path, stage.dir.path().join(".aside")).unwrap();
+        assert_eq!(stage.look(), NOTHING);
+        fs::rename(stage.dir.path().join(".aside"), &path).unwrap();
+        assert_eq!(stage.look(), NOTHING, "it was away for one look");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(stage.look(), NOTHING);
+        assert_eq!(stage.look(), ["a.yaml is gone"]);
+        assert_eq!(stage.look(), NOTHING);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_once_and_its_return_too() {
+        let mut stage = Stage::new();
+        let path = stage.dir.path().join("a.yaml");
+        fs::write(&path, [b'x', 0xff]).unwrap();
+        assert_eq!(stage.look(), ["a.yaml is no UTF-8 text at byte 1"]);
+        assert_eq!(stage.look(), NOTHING);
+        stage.write("a.yaml", "fine");
+        assert_eq!(stage.look(), NOTHING);
+        assert_eq!(stage.look(), ["a.yaml: fine"]);
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+        stage.look();
+        assert!(stage.look()[0].starts_with("a.yaml cannot be read: "));
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_not_read() {
+        let mut stage = Stage::new();
+        let file = fs::File::create(stage.dir.path().join("a.yaml")).unwrap();
+        file.set_len(FILE_BYTES_MAX + 1).unwrap();
+        assert_eq!(stage.look(), ["a.yaml has 16777217 bytes, and at most 16777216 are allowed: split it"]);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_counts_nothing_as_gone() {
+        let mut stage = Stage::new();
+        stage.write("a.yaml", "x");
+        stage.look();
+        let aside = tempfile::tempdir().unwrap();
+        fs::rename(stage.dir.path(), aside.path().join("moved")).unwrap();
+        for _ in 0..3 {
+            assert!(stage.folder.look().unwrap_err().starts_with("cannot be read: "));
+        }
+        fs::rename(aside.path().join("moved"), stage.dir.path()).unwrap();
+        assert_eq!(stage.look(), NOTHING);
+    }
+}

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use super::super::facts::{DeploymentFacts, Problem};
+use super::super::facts::{DeploymentFacts, Name, Problem};
 use super::super::slots::UNLIMITED;
 use super::super::snapshot::{Deployment, Endpoint, Mirror, Replica};
 use super::super::split::Split;
 use super::replicas::{self, Place};
-use super::{DeploymentKey, EndpointKey, LiveStates, World, access};
+use super::{DeploymentKey, EndpointKey, Keyring, LiveStates, World, access};
 
 /// An endpoint and what is wrong with it.
 pub(super) struct Built {
@@ -32,14 +32,14 @@ pub(super) fn build(
         .iter()
         .map(|facts| {
             let before = before.and_then(|endpoint| endpoint.deployment(facts.deployment.key()));
-            deployment(world, key, facts, before, states, &mut problems)
+            deployment(world, (key, &oldest.endpoint), facts, before, states, &mut problems)
         })
         .collect();
     let percents: Vec<_> = chosen.iter().map(|facts| facts.traffic_percent).collect();
     let split = Split::new(&percents);
     problems.extend(traffic_problem(&chosen, split.sum()));
     let mirror = mirror(&chosen, &deployments, &mut problems);
-    let secrets = world.secrets.get(&(namespace.clone(), key.name.clone()));
+    let secrets = world.secrets.get(&Keyring { namespace: namespace.clone(), endpoint: key.name.clone() });
     let endpoint = Endpoint {
         name: oldest.endpoint.clone(),
         form: key.form,
@@ -101,9 +101,10 @@ fn choose<'w>(services: &[&'w Arc<DeploymentFacts>], problems: &mut Vec<Problem>
     chosen
 }
 
+/// The endpoint's name is written the same way in all its deployments, however their Services write it.
 fn deployment(
     world: &World,
-    key: &EndpointKey,
+    (key, endpoint): (&EndpointKey, &Name),
     facts: &Arc<DeploymentFacts>,
     before: Option<&Arc<Deployment>>,
     states: &impl LiveStates,
@@ -130,7 +131,7 @@ fn deployment(
     if let Some(before) = before
         && before.object == facts.object
         && before.name.as_str() == facts.deployment.as_str()
-        && before.endpoint.as_str() == facts.endpoint.as_str()
+        && before.endpoint.as_str() == endpoint.as_str()
         && before.settings == facts.settings
         && before.traffic_percent == facts.traffic_percent
         && are_same(&before.replicas, &serving)
@@ -139,7 +140,7 @@ fn deployment(
         return before.clone();
     }
     Arc::new(Deployment {
-        endpoint: facts.endpoint.clone(),
+        endpoint: endpoint.clone(),
         name: facts.deployment.clone(),
         object: facts.object.clone(),
         settings: facts.settings.clone(),

@@ -1,4 +1,7 @@
-//! Facts in, snapshots out.
+//! Facts in, snapshots out: what is shared, what is reused, what changed.
+
+#[path = "tests/rules.rs"]
+mod rules;
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -6,8 +9,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::*;
-use crate::core::facts::{AddressFacts, AuthMode, KeyDigest, Name, Settings};
-use crate::core::snapshot::{Access, Endpoint};
+use crate::core::facts::{AddressFacts, AuthMode, Name, Settings};
+use crate::core::snapshot::Endpoint;
 
 /// Live state by identity, as the registry of `control` keeps it.
 #[derive(Default)]
@@ -112,19 +115,6 @@ fn mk_slice(object: &str, service: &str, pods: &[u8]) -> SliceFacts {
     let object = ObjectRef::new(namespace, name);
     let addresses = pods.iter().map(address).collect();
     SliceFacts { object, service: service.into(), ports: vec![(Some("http".into()), 5001)], addresses }
-}
-
-fn mk_secret(object: &str, endpoint: &str, keys: &[u8]) -> SecretFacts {
-    let (namespace, name) = object.split_once('/').unwrap();
-    let keys = keys.iter().map(|&key| KeyDigest([key; 32])).collect();
-    SecretFacts { object: ObjectRef::new(namespace, name), endpoint: Name::new(endpoint), keys }
-}
-
-fn keys(endpoint: &Endpoint) -> Option<usize> {
-    match &endpoint.access {
-        Access::Open => None,
-        Access::Keys(keys) => Some(keys.len()),
-    }
 }
 
 #[test]
@@ -242,181 +232,6 @@ fn a_removed_deployment_closes_its_gate_and_one_that_returns_opens_it() {
     stage.publish();
     assert!(Arc::ptr_eq(&stage.deployment("iris", "blue").state, &held.state));
     assert!(held.state.gate.has_replicas());
-}
-
-#[test]
-fn the_oldest_namespace_gets_a_name_and_keeps_it_as_long_as_it_has_any_service() {
-    let mut stage = Stage::default();
-    let aged = |object, names, created| DeploymentFacts { created, ..mk_service(object, names) };
-    stage.service(aged("late/a", "iris/blue", 200)).service(aged("early/b", "iris/blue", 100));
-    stage.publish();
-    assert_eq!(&*stage.endpoint("iris").namespace, "early");
-    assert_eq!(
-        stage.problems(),
-        ["Service late/a: endpoint name: endpoint \"iris\" belongs to namespace early, which had it first; \
-          this Service is not served: use another name"]
-    );
-    // The owner's Service is replaced by a younger one: the name stays.
-    stage.service(aged("early/c", "iris/green", 300));
-    stage.world.put_service(&ObjectRef::new("early", "b"), None);
-    stage.publish();
-    assert_eq!(&*stage.endpoint("iris").namespace, "early");
-    // Somebody claims to have been there from the beginning.
-    stage.service(aged("thief/d", "iris/blue", 0));
-    stage.publish();
-    assert_eq!(&*stage.endpoint("iris").namespace, "early");
-    assert_eq!(stage.problems().len(), 2);
-    // The owner gives it up.
-    stage.world.put_service(&ObjectRef::new("early", "c"), None);
-    let changes = stage.publish();
-    assert_eq!(&*stage.endpoint("iris").namespace, "thief");
-    assert!(changes[0].contains("namespace early gave the name up to thief"), "{changes:?}");
-}
-
-#[test]
-fn another_namespace_never_inherits_live_state() {
-    let mut stage = Stage::default();
-    stage.service(mk_service("one/a", "iris/blue"));
-    stage.publish();
-    let first = stage.deployment("iris", "blue").state.clone();
-    stage.world.put_service(&ObjectRef::new("one", "a"), None);
-    stage.service(mk_service("two/a", "iris/blue"));
-    stage.publish();
-    assert!(!Arc::ptr_eq(&stage.deployment("iris", "blue").state, &first));
-    assert!(!first.gate.has_replicas());
-}
-
-#[test]
-fn of_two_services_for_one_deployment_the_older_is_served() {
-    let mut stage = Stage::default();
-    let aged = |object, created| DeploymentFacts { created, ..mk_service(object, "iris/blue") };
-    stage.service(aged("ml/young", 2)).service(aged("ml/old", 1));
-    stage.publish();
-    assert_eq!(stage.deployment("iris", "blue").object.to_string(), "ml/old");
-    let problems = stage.problems();
-    assert!(problems.len() == 1 && problems[0].starts_with("Service ml/young: deployment name:"), "{problems:?}");
-    stage.world.put_service(&ObjectRef::new("ml", "old"), None);
-    stage.publish();
-    assert_eq!(stage.deployment("iris", "blue").object.to_string(), "ml/young");
-    assert!(stage.problems().is_empty());
-}
-
-#[test]
-fn endpoints_and_v1_services_of_one_name_live_side_by_side() {
-    let mut stage = Stage::default();
-    let service = DeploymentFacts { form: Form::Service, ..mk_service("ml/v1", "iris/iris") };
-    stage.service(service).service(mk_service("ml/v2", "iris/blue"));
-    stage.publish();
-    assert_eq!(stage.snapshot.find(Form::Service, "iris").unwrap().deployments[0].object.to_string(), "ml/v1");
-    assert_eq!(stage.endpoint("iris").deployments[0].object.to_string(), "ml/v2");
-    assert!(stage.problems().is_empty());
-}
-
-#[test]
-fn without_keys_everybody_is_refused_unless_all_services_say_none() {
-    let mut stage = Stage::default();
-    let asking = |object, names| {
-        let mut facts = mk_service(object, names);
-        facts.settings.auth = AuthMode::Key;
-        facts
-    };
-    stage.service(asking("ml/blue", "iris/blue")).service(mk_service("ml/green", "iris/green"));
-    stage.publish();
-    assert_eq!(keys(stage.endpoint("iris")), Some(0));
-    let problems = stage.problems();
-    assert!(problems.iter().any(|p| p.starts_with("Service ml/blue: ") && p.contains("no valid key")), "{problems:?}");
-    assert!(problems.iter().any(|p| p.starts_with("Service ml/green: ") && p.contains("no effect")), "{problems:?}");
-
-    let secret = |object: &str, endpoint, keys: &[u8]| Some(Arc::new(mk_secret(object, endpoint, keys)));
-    let put = |stage: &mut Stage, object: &str, facts| {
-        let (namespace, name) = object.split_once('/').unwrap();
-        stage.world.put_secret(&ObjectRef::new(namespace, name), facts);
-        stage.publish();
-    };
-    put(&mut stage, "other/k", secret("other/k", "iris", &[1]));
-    assert_eq!(keys(stage.endpoint("iris")), Some(0), "a Secret of another namespace opens nothing");
-    put(&mut stage, "ml/k", secret("ml/k", "IRIS", &[1, 2]));
-    assert_eq!(keys(stage.endpoint("iris")), Some(2));
-    put(&mut stage, "ml/k", secret("ml/k", "wine", &[1, 2]));
-    assert_eq!(keys(stage.endpoint("iris")), Some(0));
-    stage.service(mk_service("ml/blue", "iris/blue"));
-    stage.publish();
-    assert_eq!(keys(stage.endpoint("iris")), None, "every Service says none");
-    assert!(!stage.problems().iter().any(|p| p.contains("auth-mode")));
-}
-
-#[test]
-fn a_service_elsewhere_cannot_close_an_open_endpoint() {
-    let mut stage = Stage::default();
-    let mut foreign = mk_service("other/a", "iris/green");
-    foreign.settings.auth = AuthMode::Key;
-    foreign.created = 200;
-    stage.service(mk_service("ml/blue", "iris/blue")).service(foreign);
-    stage.publish();
-    assert_eq!(keys(stage.endpoint("iris")), None);
-}
-
-#[test]
-fn traffic_that_does_not_sum_up_to_100_is_reported() {
-    let shares = |shares: &[Option<u8>]| {
-        let mut stage = Stage::default();
-        for (n, &traffic_percent) in shares.iter().enumerate() {
-            stage.service(DeploymentFacts {
-                traffic_percent,
-                ..mk_service(&format!("ml/s{n}"), &format!("iris/dep{n}"))
-            });
-        }
-        stage.publish();
-        (stage.endpoint("iris").split.sum(), stage.problems())
-    };
-    for right in [&[None][..], &[Some(100)], &[Some(90), Some(10)], &[Some(100), None], &[Some(0), None], &[Some(0)]] {
-        assert_eq!(shares(right).1, [""; 0], "{right:?}");
-    }
-    for wrong in [&[Some(30)][..], &[Some(90), Some(20)], &[Some(90), None], &[None, None]] {
-        let (_, problems) = shares(wrong);
-        assert!(
-            problems.len() == 1 && problems[0].contains("scorefront.dev/traffic-percent"),
-            "{wrong:?}: {problems:?}"
-        );
-    }
-    let (sum, problems) = shares(&[Some(90), Some(20)]);
-    assert_eq!(sum, 110);
-    assert!(
-        problems[0].contains("sum up to 110 (dep0 90, dep1 20), so traffic is shared in proportion"),
-        "{problems:?}"
-    );
-}
-
-#[test]
-fn copies_go_to_one_deployment_and_never_to_one_alone() {
-    let mut stage = Stage::default();
-    let mirror = |object, names, mirror_percent, created| DeploymentFacts {
-        mirror_percent,
-        created,
-        traffic_percent: Some(0),
-        ..mk_service(object, names)
-    };
-    stage.service(mirror("ml/a", "iris/aaa", 10, 1));
-    stage.publish();
-    assert!(stage.endpoint("iris").mirror.is_none());
-    assert!(stage.problems()[0].contains("no other deployment"), "{:?}", stage.problems());
-    stage.service(mirror("ml/b", "iris/bbb", 0, 2));
-    stage.publish();
-    let target = |stage: &Stage| {
-        let mirror = stage.endpoint("iris").mirror.as_ref().unwrap();
-        (mirror.deployment.name.to_string(), mirror.percent)
-    };
-    assert_eq!(target(&stage), ("aaa".into(), 10));
-    assert!(stage.problems().is_empty());
-    stage.service(mirror("ml/b", "iris/bbb", 20, 0));
-    let changes = stage.publish();
-    assert_eq!(target(&stage), ("bbb".into(), 20));
-    assert_eq!(changes, ["changed endpoint iris: 20 % copied to bbb"]);
-    let problems = stage.problems();
-    assert!(
-        problems.len() == 1 && problems[0].starts_with("Service ml/a: scorefront.dev/mirror-percent"),
-        "{problems:?}"
-    );
 }
 
 #[test]
