@@ -1,1 +1,12 @@
 //! Everything that changes the world, off the data threads: configuration, discovery, publication.
+
+pub mod check;
+pub mod config;
+pub mod discovery;
+pub mod facts;
+pub mod index;
+mod kube;
+pub mod manifests;
+pub mod objects;
+pub mod publish;
+pub mod registry;

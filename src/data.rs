@@ -1,1 +1,24 @@
 //! The path of a request: accept, connection, exchange, admit, forward, respond.
+//!
+//! Every worker is one thread with one runtime and owns what it needs: idle connections, log buffer, counters. What
+//! workers share is atomic and belongs to `core`. Files in the order in which a request meets them:
+//! [`listen`] hands sockets to workers, [`connection`] speaks HTTP on one, [`exchange`] carries one request through
+//! [`auth`], [`admit`] and [`forward`], and [`respond`] turns the end into an answer.
+
+pub(crate) mod admit;
+pub(crate) mod auth;
+pub(crate) mod connection;
+pub(crate) mod exchange;
+pub(crate) mod forward;
+pub(crate) mod headers;
+pub(crate) mod ledger;
+pub mod listen;
+pub(crate) mod mirror;
+pub(crate) mod pending;
+pub(crate) mod pool;
+pub(crate) mod respond;
+pub(crate) mod socket;
+pub(crate) mod stream;
+pub(crate) mod tunnel;
+pub(crate) mod upload;
+pub mod worker;

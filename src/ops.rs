@@ -1,1 +1,9 @@
 //! What operators see: access log, metrics, trace log, admin port, readiness.
+
+pub mod access_log;
+pub mod admin;
+pub mod logging;
+pub mod metrics;
+pub mod ready;
+pub mod signal;
+mod spool;

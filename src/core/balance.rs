@@ -73,7 +73,10 @@ fn least_loaded<'a>(replicas: &'a [Arc<Replica>], wish: Wish<'_>, dice: &mut Dic
     let mut best: Option<(&Arc<Replica>, u32)> = None;
     for _ in 0..n {
         let replica = &replicas[at];
-        at = (at + stride) % n;
+        at += stride;
+        if at >= n {
+            at -= n;
+        }
         let level = replica.state.level();
         if !replica.state.is_usable(level, wish.now_us) || !wish.accepts(replica) {
             continue;

@@ -4,12 +4,14 @@
 //! now or later, and gives it back when done. Nothing outside this file knows how slots and waiters meet.
 //!
 //! Owner: [`super::state::DeploymentState`]. One mutex, taken only to wait, to free a slot while somebody waits, and
-//! when the set of replicas changes.
+//! when replicas come, go, are left out or are let in again.
 //!
 //! Holds:
 //! - nobody waits while a usable slot is free, except for the moment that it takes to hand it over;
 //! - no barging: while somebody waits, a newcomer joins the line, and a freed slot goes to the head of the line
 //!   without ever being free;
+//! - a replica that is left out is tried by one request at a time once its time has come, and however that request
+//!   ends, the next one may follow: nothing stays out because somebody went away;
 //! - every slot taken is given back once: by [`Gate::release`], or by [`Gate::leave`] for a waiter that goes away
 //!   with a slot it never looked at.
 //!

@@ -75,6 +75,8 @@ outcomes! {
     ReplicaTimeout = "replica_timeout", 504, "RequestTimeout";
     /// The answer broke off, or fell silent, after it had begun.
     StreamBroken = "stream_broken", 502, "AnswerBrokenOff";
+    /// The router has not seen the whole world yet.
+    Starting = "starting", 503, "RouterStarting";
     /// The router is shutting down.
     Draining = "draining", 503, "RouterDraining";
     /// The router is at a limit of its own.

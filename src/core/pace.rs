@@ -54,6 +54,11 @@ impl Pace {
         if passed < LOOK_MIN {
             return;
         }
+        if passed > LOOK_MAX {
+            // Nobody was turned away for so long: what was completed is what was asked for, not what could be done.
+            *drain = Drain { at: now, completed, per_second: None };
+            return;
+        }
         let rate = completed.saturating_sub(drain.completed) as f64 / passed.as_secs_f64();
         // The longer the look, the more it counts against what was known before.
         let weight = (passed.as_secs_f64() / LOOK_MAX.as_secs_f64() * 4.0).min(1.0);
@@ -119,8 +124,22 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::default();
         pace.observe(5, start);
-        pace.observe(5, start + Duration::from_secs(20));
+        pace.observe(5, start + Duration::from_secs(9));
         assert_eq!(pace.retry_after_seconds(0), 30);
+    }
+
+    #[test]
+    fn a_quiet_hour_says_nothing_about_the_pace() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        pace.observe(0, start);
+        pace.observe(100, start + Duration::from_secs(1));
+        let later = start + Duration::from_secs(3600);
+        pace.observe(160, later);
+        assert_eq!(pace.drain_rate(), None, "60 requests in an hour were all there were, not all that it could do");
+        assert_eq!(pace.retry_after_seconds(9), 1);
+        pace.observe(170, later + Duration::from_secs(1));
+        assert_eq!(pace.drain_rate(), Some(10.0));
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub struct Record {
     pub request_id: RequestId,
     /// `x-ms-client-request-id`, cleaned.
     pub client_request_id: Option<HeaderValue>,
+    /// `x-ms-request-id` of the client, cleaned.
+    pub ms_request_id: Option<HeaderValue>,
     /// The 32 hexadecimal digits of the trace.
     pub trace_id: Option<[u8; 32]>,
     /// How the client proved who it is.
@@ -115,6 +117,7 @@ impl Record {
             client_ip,
             request_id,
             client_request_id: None,
+            ms_request_id: None,
             trace_id: None,
             auth: AuthType::None,
             endpoint: None,

@@ -145,8 +145,8 @@ fn two_releases_and_one_that_leaves_serve_the_one_that_stays() {
 fn a_newcomer_gets_nothing_that_a_release_owes_to_the_line() {
     loom::model(|| {
         let bench = Bench::full(1, 1);
-        let stay = bench.enter();
         let release = bench.go(|bench| bench.release(0));
+        let stay = bench.enter();
         assert!(bench.claim().is_none(), "barged in");
         join([release]);
         assert!(bench.is_served(stay));

@@ -234,8 +234,7 @@ impl World {
             self.tally.tried += u64::from(was_tried);
             self.alarms.push((self.now_us + backoff, replica.state.serial()));
         }
-        self.gate.release(replica);
-        self.check();
+        self.release(replica);
         if request.attempts >= ATTEMPTS_MAX {
             return;
         }
@@ -274,7 +273,7 @@ impl World {
                 *counter += 1;
                 self.gate.leave(waiting.ticket);
             }
-            Stage::Connecting(replica) | Stage::Served(replica) => self.gate.release(&replica),
+            Stage::Connecting(replica) | Stage::Served(replica) => self.release(&replica),
         }
         self.check();
     }
@@ -377,11 +376,10 @@ impl Drop for Banner {
 }
 
 fn live(seed: u64) -> Tally {
-    let banner = Banner(seed);
+    let _banner = Banner(seed);
     let mut world = World::new(seed);
     (0..STEPS).for_each(|_| world.step());
     world.end();
-    drop(banner);
     world.tally
 }
 

@@ -49,6 +49,16 @@ impl World {
         self.waiters().filter(|waiting| !waiting.is_woken())
     }
 
+    /// A slot that is as taken after its release as before was handed on: not over the limit, not of one left out.
+    pub(super) fn release(&mut self, replica: &Arc<Replica>) {
+        let before = replica.state.level();
+        self.gate.release(replica);
+        let handed_on = replica.state.level().taken == before.taken;
+        let allowed = before.taken <= before.limit && before.standing != Standing::Out;
+        assert!(!handed_on || allowed, "handed on: {before:?}");
+        self.check();
+    }
+
     pub(super) fn check(&mut self) {
         self.check_line();
         self.check_slots();

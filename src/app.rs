@@ -1,0 +1,265 @@
+//! The composition root: a configuration becomes a running router. The only file that sees every plane.
+//!
+//! Threads: this one (the control runtime: discovery, admin port, signals, drain), one for each worker, and the
+//! writers of the logs. Sockets are bound before anything runs, so that a taken port is an error at start.
+//!
+//! The end, in order: readiness fails and clients are discouraged, while new requests are still served for the grace;
+//! then the listeners close and what runs is finished, up to the drain time-out; then what still runs is cut off; the
+//! logs are flushed. A second signal skips to the end.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
+
+use crate::control::config::{self, Config};
+use crate::control::discovery::{self, Discovery, Source};
+use crate::core::snapshot::Snapshot;
+use crate::core::vitals::Vitals;
+use crate::data::listen::{Listener, Workers, accept};
+use crate::data::worker::{Handle, Phase, Shared, Worker};
+use crate::ops::access_log::AccessLog;
+use crate::ops::admin::{self, Admin};
+use crate::ops::logging::Levels;
+use crate::ops::metrics::Metrics;
+use crate::ops::ready::Ready;
+use crate::ops::signal::Request;
+
+/// How long the logs have to be written out at the end.
+pub const FLUSH: Duration = Duration::from_secs(2);
+
+/// A router with its sockets bound, not serving yet.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    /// Objects that come from elsewhere than the configuration.
+    embedded: Option<String>,
+    /// The world, as it is routed.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Counters of the router as a whole.
+    pub vitals: Arc<Vitals>,
+    ready: Ready,
+    listeners: Vec<Listener>,
+    admin: Admin,
+    access_log: AccessLog,
+}
+
+/// Where a router listens.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// For clients.
+    pub listen: Vec<SocketAddr>,
+    /// For operators.
+    pub admin: SocketAddr,
+}
+
+impl App {
+    /// Binds all sockets and opens the access log.
+    pub fn bind(config: Config) -> anyhow::Result<Self> {
+        let workers = config.workers;
+        let vitals = Arc::new(Vitals::new(workers, Instant::now()));
+        let bind = |address: &SocketAddr| Listener::bind(*address).with_context(|| format!("--listen {address}"));
+        let listeners = config.listen.iter().map(bind).collect::<anyhow::Result<Vec<_>>>()?;
+        let admin = admin::bind(config.admin).with_context(|| format!("--admin {}", config.admin))?;
+        let access_log = AccessLog::start(&config.access_log, workers, config.access_log_buffer_bytes, vitals.clone())
+            .with_context(|| format!("--access-log {}", config.access_log))?;
+        let ready = Ready::new(vitals.clone());
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        Ok(Self { config, embedded: None, snapshot, vitals, ready, listeners, admin, access_log })
+    }
+
+    /// Serves these manifests too.
+    #[must_use]
+    pub fn with_manifests(mut self, manifests: String) -> Self {
+        self.embedded = Some(manifests);
+        self
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        let listen = self.listeners.iter().map(Listener::address).collect();
+        Addresses { listen, admin: self.admin.local_addr() }
+    }
+
+    /// Serves until it is asked to end. Must run on a single-threaded runtime with time and I/O.
+    pub async fn run(self, levels: Levels, mut requests: mpsc::Receiver<Request>) -> anyhow::Result<()> {
+        let addresses = self.addresses();
+        let (phase, phases) = watch::channel(Phase::Running);
+        let shared = Shared {
+            snapshot: self.snapshot.clone(),
+            limits: Arc::new(self.config.limits.clone()),
+            vitals: self.vitals.clone(),
+            phase: phases.clone(),
+        };
+        let mut sources = discovery(&self.config).await?;
+        sources.sources.extend(self.embedded.map(|text| Source::Text { name: "embedded".to_owned(), text }));
+        let ready = self.ready.clone();
+        let discovery = discovery::run(
+            sources,
+            self.snapshot.clone(),
+            self.vitals.clone(),
+            move |what: &str| ready.block(what),
+            reached(phases.clone(), Phase::Forced),
+        );
+        let discovery = tokio::spawn(discovery);
+        let state = Arc::new(admin::State {
+            snapshot: self.snapshot.clone(),
+            vitals: self.vitals.clone(),
+            ready: self.ready.clone(),
+            metrics: Metrics::new(self.snapshot.clone(), self.vitals.clone(), &self.config.limits),
+            levels,
+            config: serde_json::to_value(&self.config)?,
+        });
+        let admin = tokio::spawn(self.admin.serve(state, reached(phases.clone(), Phase::Forced)));
+        let workers = start_workers(&self.config, &shared, &self.access_log)?;
+        serve_listeners(self.listeners, &workers, &phases);
+        tracing::info!(
+            target: "scorefront::start",
+            version = env!("CARGO_PKG_VERSION"), commit = env!("SCOREFRONT_COMMIT"),
+            listen = ?addresses.listen, admin = %addresses.admin, workers = workers.len(), "serving"
+        );
+        let mut done = tokio::task::spawn_blocking(move || workers.into_iter().all(Handle::join));
+        let drain = Drain { phase, vitals: &self.vitals, access_log: &self.access_log, config: &self.config };
+        let clean = drain.watch(&mut requests, &mut done).await?;
+        discovery.abort();
+        admin.abort();
+        self.access_log.flush(FLUSH);
+        anyhow::ensure!(clean, "ended before everything under way was finished");
+        Ok(())
+    }
+}
+
+fn start_workers(config: &Config, shared: &Shared, access_log: &AccessLog) -> io::Result<Vec<Handle>> {
+    let mut seed = [0; 8];
+    (0..config.workers)
+        .map(|index| {
+            aws_lc_rs::rand::fill(&mut seed).map_err(|_| io::Error::other("no random numbers to be had"))?;
+            Worker::start(index, shared.clone(), access_log.worker(index), u64::from_ne_bytes(seed))
+        })
+        .collect()
+}
+
+fn serve_listeners(listeners: Vec<Listener>, handles: &[Handle], phases: &watch::Receiver<Phase>) {
+    let Some(first) = handles.first() else { return };
+    for listener in listeners {
+        let (workers, phases, address) = (Workers::new(handles), phases.clone(), listener.address());
+        first.spawn(async move {
+            if let Err(error) = accept(listener, workers, phases).await {
+                tracing::error!(target: "scorefront::listen", %address, %error, "the listener has ended");
+            }
+        });
+    }
+}
+
+/// Ends when the router is that far on its way out.
+async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
+    // An error means that the router is gone: further out than any phase.
+    let _ = phases.wait_for(|now| *now >= phase).await;
+}
+
+/// The way out.
+struct Drain<'a> {
+    phase: watch::Sender<Phase>,
+    vitals: &'a Vitals,
+    access_log: &'a AccessLog,
+    config: &'a Config,
+}
+
+type Done = tokio::task::JoinHandle<bool>;
+
+impl Drain<'_> {
+    /// Waits to be asked to end, and does. Says whether everything under way was finished.
+    async fn watch(&self, requests: &mut mpsc::Receiver<Request>, done: &mut Done) -> anyhow::Result<bool> {
+        loop {
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(Request::Reopen) => self.access_log.reopen(),
+                    Some(Request::Drain) | None => break,
+                    Some(Request::Quit) => return self.force(done, "asked to end at once").await,
+                },
+                _ = &mut *done => anyhow::bail!("a worker has ended by itself; see the trace log"),
+            }
+        }
+        let grace = self.config.drain_grace;
+        tracing::info!(target: "scorefront::drain", grace_ms = grace.as_millis(), "draining: still serving for the grace");
+        self.vitals.set_draining();
+        self.phase.send_replace(Phase::Discouraging);
+        if self.unless_asked_to_quit(requests, tokio::time::sleep(grace)).await.is_none() {
+            return self.force(done, "a second signal").await;
+        }
+        let open = self.vitals.connections.open.load(std::sync::atomic::Ordering::Relaxed);
+        tracing::info!(target: "scorefront::drain", connections = open, "draining: listeners closed, finishing");
+        self.phase.send_replace(Phase::Finishing);
+        let finished = tokio::time::timeout(self.config.drain_timeout, &mut *done);
+        match self.unless_asked_to_quit(requests, finished).await {
+            Some(Ok(joined)) => {
+                tracing::info!(target: "scorefront::drain", "drained: everything is finished");
+                Ok(joined?)
+            }
+            Some(Err(_)) => self.force(done, "the drain time-out passed").await,
+            None => self.force(done, "a second signal").await,
+        }
+    }
+
+    /// What the future comes to; `None` when the operator does not want to wait for it.
+    async fn unless_asked_to_quit<F: Future>(
+        &self,
+        requests: &mut mpsc::Receiver<Request>,
+        work: F,
+    ) -> Option<F::Output> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                output = &mut work => return Some(output),
+                Some(request) = requests.recv() => match request {
+                    Request::Reopen => self.access_log.reopen(),
+                    Request::Drain | Request::Quit => return None,
+                },
+            }
+        }
+    }
+
+    async fn force(&self, done: &mut Done, why: &str) -> anyhow::Result<bool> {
+        let open = self.vitals.connections.open.load(std::sync::atomic::Ordering::Relaxed);
+        tracing::warn!(target: "scorefront::drain", connections = open, why, "cutting off what still runs");
+        self.phase.send_replace(Phase::Forced);
+        let _ = done.await?;
+        Ok(false)
+    }
+}
+
+/// What is to be discovered, by the configuration.
+async fn discovery(config: &Config) -> anyhow::Result<Discovery> {
+    let mut sources = Vec::new();
+    for source in &config.sources {
+        sources.push(match (source, &config.kubeconfig) {
+            (config::Source::Manifests(directory), _) => Source::Manifests(directory.clone()),
+            (config::Source::Kubernetes, None) => Source::Kubernetes,
+            (config::Source::Kubernetes, Some(file)) => Source::Cluster(Box::new(read_kubeconfig(file).await?)),
+        });
+    }
+    Ok(Discovery { sources, namespaces: config.namespaces.clone(), workers: config.workers })
+}
+
+async fn read_kubeconfig(file: &Path) -> anyhow::Result<kube::Config> {
+    let named = || format!("--kubeconfig {}", file.display());
+    let text = kube::config::Kubeconfig::read_from(file).with_context(named)?;
+    kube::Config::from_custom_kubeconfig(text, &Default::default()).await.with_context(named)
+}
+
+/// Runs `scorefront check`: what would be served, as a table with the problems below, and whether there are none.
+pub async fn check(config: &Config) -> anyhow::Result<(String, bool)> {
+    let (snapshot, problems) = discovery::load(discovery(config).await?, CHECK_PATIENCE).await?;
+    let endpoints = snapshot.endpoints().count();
+    let lines: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
+    Ok((format!("{endpoints} endpoints\n{lines}"), problems.is_empty()))
+}
+
+/// How long a check waits for the objects.
+const CHECK_PATIENCE: Duration = Duration::from_secs(30);

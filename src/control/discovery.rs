@@ -1,0 +1,163 @@
+//! Discovery as a whole: all feeds and the publisher, on one thread.
+//!
+//! Each source is one or more feeds: a directory of manifests, or one watch of the API server for each kind and
+//! namespace. Feeds only speak; the publisher decides what becomes of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use futures_util::future::{BoxFuture, FutureExt, join_all};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendError;
+
+use super::kube::{self, Watch};
+use super::manifests::{self, Namespaces};
+use super::objects::Kind;
+use super::publish::{BACKLOG, Publisher, Update};
+use crate::core::facts::Problem;
+use crate::core::snapshot::Snapshot;
+use crate::core::vitals::Vitals;
+
+/// Where objects come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// The API server: of the pod's own cluster, else of the kubeconfig.
+    Kubernetes,
+    /// An API server that the caller knows how to reach.
+    Cluster(Box<::kube::Config>),
+    /// A directory of manifests.
+    Manifests(PathBuf),
+    /// Manifests at hand.
+    Text {
+        /// What messages call it.
+        name: String,
+        /// The manifests, as YAML.
+        text: String,
+    },
+}
+
+/// What is to be discovered.
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    /// The sources; where two name the same object, the first counts.
+    pub sources: Vec<Source>,
+    /// The namespaces that are looked at; none is all.
+    pub namespaces: Vec<String>,
+    /// How many workers count.
+    pub workers: usize,
+}
+
+/// Why discovery cannot begin, or was not complete in time.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoveryError {
+    /// Neither a pod's credentials nor a kubeconfig.
+    #[error("source kubernetes: no way to the API server: {0}")]
+    NoCluster(String),
+    /// Not complete in time.
+    #[error("not complete after {seconds} s: still waiting for {waiting}")]
+    TooSlow {
+        /// How long it waited.
+        seconds: u64,
+        /// What for.
+        waiting: String,
+        /// What is known to be wrong.
+        problems: Vec<Problem>,
+    },
+}
+
+/// One source of updates, not yet running.
+struct Feed {
+    name: String,
+    run: Box<dyn FnOnce(usize, mpsc::Sender<Update>) -> BoxFuture<'static, Result<(), SendError<Update>>> + Send>,
+}
+
+/// Discovers and publishes until `stop` is done. `block` makes what holds readiness back, one for each feed by its
+/// name; it is dropped when the first snapshot was published.
+pub async fn run<B>(
+    discovery: Discovery,
+    store: Arc<ArcSwap<Snapshot>>,
+    vitals: Arc<Vitals>,
+    block: impl FnMut(&str) -> B,
+    stop: impl Future<Output = ()>,
+) -> Result<(), DiscoveryError> {
+    let feeds = feeds(&discovery).await?;
+    // Collected here and not lazily: everything blocks readiness before anything runs.
+    let blocks: Vec<B> = feeds.iter().map(|feed| feed.name.as_str()).map(block).collect();
+    let publisher = Publisher::new(store, vitals, discovery.workers, blocks.into_iter());
+    let (sender, updates) = mpsc::channel(BACKLOG);
+    let running = join_all(feeds.into_iter().enumerate().map(|(number, feed)| (feed.run)(number, sender.clone())));
+    drop(sender);
+    tokio::select! {
+        ((), _) = futures_util::future::join(publisher.run(updates), running) => {}
+        () = stop => {}
+    }
+    Ok(())
+}
+
+/// Discovers once, for `scorefront check`: the first complete snapshot and everything that is wrong.
+pub async fn load(discovery: Discovery, patience: Duration) -> Result<(Arc<Snapshot>, Vec<Problem>), DiscoveryError> {
+    let store = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+    let vitals = Arc::new(Vitals::new(discovery.workers, Instant::now()));
+    let waiting = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let (done, mut is_done) = tokio::sync::watch::channel(());
+    let names = waiting.clone();
+    let block = move |name: &str| {
+        names.lock().push(name.to_owned());
+        done.clone()
+    };
+    // An error says that every sender was dropped: nothing blocks any more.
+    let complete = async move { while is_done.changed().await.is_ok() {} };
+    let running = run(discovery, store.clone(), vitals.clone(), block, complete);
+    match tokio::time::timeout(patience, running).await {
+        Ok(Ok(())) => Ok((store.load_full(), vitals.discovery.problems.lock().clone())),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(DiscoveryError::TooSlow {
+            seconds: patience.as_secs(),
+            waiting: waiting.lock().join(", "),
+            problems: vitals.discovery.problems.lock().clone(),
+        }),
+    }
+}
+
+async fn feeds(discovery: &Discovery) -> Result<Vec<Feed>, DiscoveryError> {
+    let namespaces = Namespaces(discovery.namespaces.clone().into());
+    let mut feeds = Vec::new();
+    for source in &discovery.sources {
+        match source {
+            Source::Kubernetes => {
+                let config = ::kube::Config::infer().await;
+                let config = config.map_err(|error| DiscoveryError::NoCluster(error.to_string()))?;
+                feeds.extend(watches(config, &discovery.namespaces)?);
+            }
+            Source::Cluster(config) => feeds.extend(watches((**config).clone(), &discovery.namespaces)?),
+            Source::Manifests(dir) => {
+                let (dir, namespaces) = (dir.clone(), namespaces.clone());
+                let name = format!("manifests {}", dir.display());
+                let run = Box::new(|number, updates| manifests::follow(number, dir, namespaces, updates).boxed());
+                feeds.push(Feed { name, run });
+            }
+            Source::Text { name, text } => {
+                let (part, text, namespaces) = (name.as_str().into(), text.as_str().into(), namespaces.clone());
+                let run =
+                    Box::new(|number, updates| manifests::recite(number, part, text, namespaces, updates).boxed());
+                feeds.push(Feed { name: format!("manifests {name}"), run });
+            }
+        }
+    }
+    Ok(feeds)
+}
+
+/// One watch for each kind and namespace.
+fn watches(config: ::kube::Config, namespaces: &[String]) -> Result<Vec<Feed>, DiscoveryError> {
+    let client = kube::client(config).map_err(|error| DiscoveryError::NoCluster(error.to_string()))?;
+    let places: Vec<_> =
+        if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() };
+    let pairs = places.into_iter().flat_map(|place| Kind::ALL.map(|kind| (place.clone(), kind)));
+    let feed = |(namespace, kind)| {
+        let watch = Watch::new(client.clone(), kind, namespace);
+        Feed { name: watch.name(), run: Box::new(|number, updates| watch.run(number, updates).boxed()) }
+    };
+    Ok(pairs.map(feed).collect())
+}

@@ -1,0 +1,336 @@
+//! The settings of a deployment as annotations of its Service: one table of what there is.
+//!
+//! The parser, the messages about wrong values and the reference page all come from [`ANNOTATIONS`].
+//! Holds: a wrong value changes nothing: the last good one of the same Service stays, else the default. The one
+//! exception is `auth-mode`, which falls back to `key`: a slip of the pen must not leave a door open that somebody
+//! meant to close.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+
+use super::names::{is_port_name, nearest};
+use super::{Reporter, shown};
+use crate::core::facts::{AuthMode, OnAbandon, ScoringPort, Settings};
+
+/// What all our annotations begin with.
+pub const PREFIX: &str = "scorefront.dev/";
+
+/// One annotation.
+pub struct Annotation {
+    /// Its name, without the prefix.
+    pub name: &'static str,
+    /// The values that it may have.
+    pub range: &'static str,
+    /// What holds without it.
+    pub default: &'static str,
+    /// What it is for.
+    pub meaning: &'static str,
+    /// Takes a value over, if it is one.
+    read: fn(&str, &mut Draft) -> Option<()>,
+    /// Takes over what another draft has.
+    keep: fn(&Draft, &mut Draft),
+}
+
+/// What the annotations of one Service say, before defaults that depend on one another are filled in.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Draft {
+    settings: Settings,
+    on_abandon: Option<OnAbandon>,
+    /// `traffic-percent`.
+    pub traffic_percent: Option<u8>,
+    /// `mirror-percent`.
+    pub mirror_percent: u8,
+}
+
+impl Draft {
+    /// The settings with all defaults.
+    pub fn settings(&self) -> Settings {
+        let unlimited = self.settings.slots_per_replica == Settings::UNLIMITED;
+        let usual = if unlimited { OnAbandon::Close } else { OnAbandon::Wait };
+        Settings { on_abandon: self.on_abandon.unwrap_or(usual), ..self.settings.clone() }
+    }
+}
+
+/// All annotations there are.
+pub const ANNOTATIONS: &[Annotation] = &[
+    Annotation {
+        name: "traffic-percent",
+        range: "0 to 100",
+        default: "100 for a deployment alone, else 0",
+        meaning: "Share of the requests that name no deployment. The deployments of an endpoint must sum up to 100, or to 0.",
+        read: |text, draft| Some(draft.traffic_percent = Some(number(text, 0, 100)? as u8)),
+        keep: |last, draft| draft.traffic_percent = last.traffic_percent,
+    },
+    Annotation {
+        name: "mirror-percent",
+        range: "0 to 50",
+        default: "0",
+        meaning: "Share of the requests of which this deployment gets a copy; its answers are thrown away.",
+        read: |text, draft| Some(draft.mirror_percent = number(text, 0, 50)? as u8),
+        keep: |last, draft| draft.mirror_percent = last.mirror_percent,
+    },
+    Annotation {
+        name: "request-timeout-ms",
+        range: "1 to 300000",
+        default: "5000",
+        meaning: "Longest time to the first byte of an answer, waiting for a slot included, and longest silence within one.",
+        read: |text, draft| Some(draft.settings.request_timeout = millis(text, 1, 300_000)?),
+        keep: |last, draft| draft.settings.request_timeout = last.settings.request_timeout,
+    },
+    Annotation {
+        name: "max-concurrent-requests-per-instance",
+        range: "0 to 1000000, 0 for no limit",
+        default: "1",
+        meaning: "Requests that one replica serves at a time.",
+        read: |text, draft| Some(draft.settings.slots_per_replica = number(text, 0, 1_000_000)?),
+        keep: |last, draft| draft.settings.slots_per_replica = last.settings.slots_per_replica,
+    },
+    Annotation {
+        name: "max-queue-wait-ms",
+        range: "0 to 300000, 0 to never queue",
+        default: "500",
+        meaning: "Longest wait for a replica to be free.",
+        read: |text, draft| Some(draft.settings.queue_wait_max = millis(text, 0, 300_000)?),
+        keep: |last, draft| draft.settings.queue_wait_max = last.settings.queue_wait_max,
+    },
+    Annotation {
+        name: "max-queue-length",
+        range: "0 to 100000, 0 to never queue",
+        default: "1000",
+        meaning: "Requests that may wait at a time.",
+        read: |text, draft| Some(draft.settings.queue_length_max = number(text, 0, 100_000)?),
+        keep: |last, draft| draft.settings.queue_length_max = last.settings.queue_length_max,
+    },
+    Annotation {
+        name: "scoring-path",
+        range: "an absolute path without query, fragment, dot segments and empty segments, up to 1024 characters",
+        default: "/score",
+        meaning: "Where requests to .../score go in the container.",
+        read: |text, draft| Some(draft.settings.scoring_path = path(text)?),
+        keep: |last, draft| draft.settings.scoring_path = last.settings.scoring_path.clone(),
+    },
+    Annotation {
+        name: "scoring-port",
+        range: "1 to 65535, or the name of a port of the Service",
+        default: "the port named http, else the only port, else 5001",
+        meaning: "The port of the container that takes requests.",
+        read: |text, draft| Some(draft.settings.scoring_port = port(text)?),
+        keep: |last, draft| draft.settings.scoring_port = last.settings.scoring_port.clone(),
+    },
+    Annotation {
+        name: "auth-mode",
+        range: "key, none",
+        default: "key",
+        meaning: "Who may score: holders of a key of the endpoint's Secret, or everybody. \
+                  \"none\" counts only if all deployments of the endpoint say it; a wrong value counts as \"key\".",
+        read: |text, draft| {
+            Some(draft.settings.auth = word(text, &[("key", AuthMode::Key), ("none", AuthMode::None)])?)
+        },
+        keep: |_, draft| draft.settings.auth = AuthMode::Key,
+    },
+    Annotation {
+        name: "on-abandon",
+        range: "wait, close",
+        default: "wait; close where max-concurrent-requests-per-instance is 0",
+        meaning: "What becomes of a replica whose request timed out or whose client left: it counts as busy until it \
+                  answers, or the connection is closed and it counts as free at once.",
+        read: |text, draft| {
+            Some(draft.on_abandon = Some(word(text, &[("wait", OnAbandon::Wait), ("close", OnAbandon::Close)])?))
+        },
+        keep: |last, draft| draft.on_abandon = last.on_abandon,
+    },
+    Annotation {
+        name: "retry-reused",
+        range: "true, false",
+        default: "true",
+        meaning: "Whether a request is sent again when a kept connection died before the first byte of the answer. \
+                  Say false if scoring twice does harm.",
+        read: |text, draft| Some(draft.settings.retry_reused = word(text, &[("true", true), ("false", false)])?),
+        keep: |last, draft| draft.settings.retry_reused = last.settings.retry_reused,
+    },
+];
+
+/// Reads all annotations of a Service. `last` is what the version before it came to.
+pub(super) fn read(annotations: &BTreeMap<String, String>, last: Option<&Draft>, reporter: &mut Reporter<'_>) -> Draft {
+    let defaults = Draft::default();
+    let last = last.unwrap_or(&defaults);
+    let mut draft = Draft::default();
+    for (full, value) in annotations {
+        let Some(name) = full.strip_prefix(PREFIX) else { continue };
+        match ANNOTATIONS.iter().find(|known| known.name == name) {
+            Some(known) if (known.read)(value, &mut draft).is_some() => {}
+            Some(known) => {
+                (known.keep)(last, &mut draft);
+                reporter.report(full, format!("{} is not allowed: {}", shown(value), known.range));
+            }
+            None => {
+                let hint = match nearest(name, ANNOTATIONS.iter().map(|known| known.name)) {
+                    Some(meant) => format!("did you mean {PREFIX}{meant}?"),
+                    None => {
+                        let names: Vec<_> = ANNOTATIONS.iter().map(|known| known.name).collect();
+                        format!("there are {}", names.join(", "))
+                    }
+                };
+                reporter.report(full, format!("there is no such annotation; {hint}"));
+            }
+        }
+    }
+    draft
+}
+
+fn number(text: &str, min: u32, max: u32) -> Option<u32> {
+    // The standard parser takes a sign, which no reader of the value expects.
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|value| digits && (min..=max).contains(value))
+}
+
+fn millis(text: &str, min: u32, max: u32) -> Option<Duration> {
+    number(text, min, max).map(|ms| Duration::from_millis(ms.into()))
+}
+
+fn word<T: Copy>(text: &str, known: &[(&str, T)]) -> Option<T> {
+    known.iter().find(|(word, _)| *word == text).map(|&(_, value)| value)
+}
+
+fn port(text: &str) -> Option<ScoringPort> {
+    if is_port_name(text) {
+        return Some(ScoringPort::Named(text.into()));
+    }
+    number(text, 1, 65535).and_then(|port| u16::try_from(port).ok()).map(ScoringPort::Number)
+}
+
+fn path(text: &str) -> Option<PathAndQuery> {
+    let plain = text.len() <= 1024 && text.bytes().all(|b| b.is_ascii_graphic() && !b"?#\\%".contains(&b));
+    let inner = text.strip_prefix('/')?;
+    let segments: Vec<_> = inner.strip_suffix('/').unwrap_or(inner).split('/').collect();
+    let tidy =
+        inner.is_empty() || segments.iter().all(|segment| !segment.is_empty() && *segment != "." && *segment != "..");
+    (plain && tidy).then(|| PathAndQuery::from_str(text).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::facts::ObjectRef;
+
+    fn read_all(pairs: &[(&str, &str)], last: Option<&Draft>) -> (Draft, Vec<String>) {
+        let object = ObjectRef::new("ml", "iris-blue");
+        let mut reporter = Reporter::new("Service", &object);
+        let annotations = pairs.iter().map(|&(name, value)| (format!("{PREFIX}{name}"), value.to_owned())).collect();
+        let draft = read(&annotations, last, &mut reporter);
+        (draft, reporter.problems.iter().map(ToString::to_string).collect())
+    }
+
+    fn good() -> Draft {
+        let (draft, problems) = read_all(
+            &[
+                ("traffic-percent", "90"),
+                ("mirror-percent", "50"),
+                ("request-timeout-ms", "300000"),
+                ("max-concurrent-requests-per-instance", "4"),
+                ("max-queue-wait-ms", "0"),
+                ("max-queue-length", "7"),
+                ("scoring-path", "/invocations"),
+                ("scoring-port", "rest"),
+                ("auth-mode", "none"),
+                ("on-abandon", "close"),
+                ("retry-reused", "false"),
+            ],
+            None,
+        );
+        assert_eq!(problems, [""; 0]);
+        draft
+    }
+
+    #[test]
+    fn every_annotation_is_read() {
+        let draft = good();
+        let expected = Settings {
+            request_timeout: Duration::from_secs(300),
+            slots_per_replica: 4,
+            queue_wait_max: Duration::ZERO,
+            queue_length_max: 7,
+            scoring_path: PathAndQuery::from_static("/invocations"),
+            scoring_port: ScoringPort::Named("rest".into()),
+            auth: AuthMode::None,
+            on_abandon: OnAbandon::Close,
+            retry_reused: false,
+        };
+        assert_eq!(draft.settings(), expected);
+        assert_eq!((draft.traffic_percent, draft.mirror_percent), (Some(90), 50));
+    }
+
+    #[test]
+    fn without_annotations_the_documented_defaults_hold() {
+        let (draft, problems) = read_all(&[], None);
+        assert_eq!((draft.settings(), problems.len()), (Settings::default(), 0));
+        let (draft, _) = read_all(&[("max-concurrent-requests-per-instance", "0")], None);
+        assert_eq!(draft.settings().on_abandon, OnAbandon::Close);
+    }
+
+    #[test]
+    fn wrong_values_leave_the_last_good_ones_in_place_and_are_reported() {
+        let wrong = [
+            ("traffic-percent", "101"),
+            ("mirror-percent", "51"),
+            ("request-timeout-ms", "0"),
+            ("max-concurrent-requests-per-instance", "-1"),
+            ("max-queue-wait-ms", "300001"),
+            ("max-queue-length", "many"),
+            ("scoring-path", "invocations"),
+            ("scoring-port", "65536"),
+            ("on-abandon", "Wait"),
+            ("retry-reused", "no"),
+        ];
+        let (draft, problems) = read_all(&wrong, Some(&good()));
+        let expected = Settings { auth: AuthMode::Key, ..good().settings() };
+        assert_eq!((draft.settings(), draft.traffic_percent, draft.mirror_percent), (expected, Some(90), 50));
+        assert_eq!(problems.len(), wrong.len());
+        let first = &problems[wrong.len() - 1];
+        assert_eq!(first, "Service ml/iris-blue: scorefront.dev/traffic-percent: \"101\" is not allowed: 0 to 100");
+        let (draft, _) = read_all(&wrong, None);
+        assert_eq!(draft.settings(), Settings::default());
+    }
+
+    #[test]
+    fn a_wrong_auth_mode_asks_for_keys_even_if_the_last_good_one_did_not() {
+        let (draft, problems) = read_all(&[("auth-mode", "Key")], Some(&good()));
+        assert_eq!((draft.settings().auth, problems.len()), (AuthMode::Key, 1));
+    }
+
+    #[test]
+    fn an_unknown_annotation_is_reported_with_the_nearest_one() {
+        let (_, problems) = read_all(&[("trafic-percent", "10"), ("colour", "red")], None);
+        assert!(problems[0].contains("there are traffic-percent, mirror-percent"), "{problems:?}");
+        assert!(problems[1].ends_with("did you mean scorefront.dev/traffic-percent?"), "{problems:?}");
+    }
+
+    #[test]
+    fn numbers_have_digits_only() {
+        for text in ["", " 1", "1 ", "+1", "-0", "0x1", "1.0", "1e3", "٣", "99999999999"] {
+            assert_eq!(number(text, 0, 1000), None, "{text:?}");
+        }
+        assert_eq!(number("0042", 0, 1000), Some(42));
+    }
+
+    #[test]
+    fn scoring_paths_cannot_be_read_two_ways() {
+        for text in ["/", "/score", "/v1/models/m:predict", "/a/", "/a.b/..c"] {
+            assert!(path(text).is_some(), "{text}");
+        }
+        for text in
+            ["", "score", "//x", "/a//b", "/..", "/a/../b", "/./a", "/a?b", "/a#b", "/a b", "/a%2e", "/é", "/a\\b"]
+        {
+            assert!(path(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn long_wrong_values_are_cut_in_messages() {
+        let (_, problems) = read_all(&[("auth-mode", &"é".repeat(10_000))], None);
+        assert!(problems[0].len() < 400, "{}", problems[0].len());
+    }
+}

@@ -1,0 +1,325 @@
+//! The source `kubernetes`: list, then watch, one kind and namespace at a time; nothing is ever written.
+//!
+//! Holds:
+//! - a list counts only when it is complete, so one that fails half-way changes nothing;
+//! - a watch is taken up where the last one ended, and after `410 Gone` everything is listed anew;
+//! - every request and every silence has a deadline, every failure a pause that grows and is never the same twice;
+//! - nothing of an answer is logged: it may hold Secrets. (The client's own typed requests do log it, which is why
+//!   they are not used here.)
+//!
+//! Watches are short ([`WATCH_SECONDS`]): the end of one proves that everything was said, so that a quiet cluster and
+//! a dead one can be told apart.
+
+mod backoff;
+mod failure;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use kube::Client;
+use kube::core::params::{ListParams, WatchParams};
+use kube::core::{Request, WatchEvent};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::SendError;
+use tokio::time::{Instant, timeout};
+
+use self::backoff::Backoff;
+use self::failure::Failure;
+use super::facts::{ENDPOINT_LABEL, SERVICE_LABEL};
+use super::index::Scope;
+use super::objects::{EndpointSlice, Kind, Meta, Object, ObjectKey, Secret, Service};
+use super::publish::Update;
+use crate::core::facts::{ObjectRef, Problem};
+
+/// How long a watch is asked to last.
+const WATCH_SECONDS: u32 = 60;
+/// How long after its time the end of a watch may come.
+const WATCH_GRACE: Duration = Duration::from_secs(10);
+/// The longest that one page of a list, or the beginning of a watch, may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connecting to the API server may take this long.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Objects of one page.
+const PAGE: u32 = 500;
+
+/// A client that leaves retries to us.
+pub(super) fn client(mut config: kube::Config) -> Result<Client, kube::Error> {
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.default_retry = false;
+    Client::try_from(config)
+}
+
+/// One kind in one namespace, or in all.
+pub(super) struct Watch {
+    client: Client,
+    kind: Kind,
+    namespace: Option<String>,
+}
+
+/// How a watch ended.
+enum End {
+    /// The connection is over, for whatever reason.
+    Over,
+    /// The server no longer knows what came after our version.
+    Gone,
+    /// Something is wrong.
+    Failed(Failure),
+}
+
+/// A kind as it comes from the API server.
+trait Watched: DeserializeOwned + Clone + Send + 'static {
+    fn meta(&self) -> &Meta;
+    fn into_object(self) -> Object;
+}
+
+/// One page of a list.
+#[derive(Deserialize)]
+struct Page<K> {
+    #[serde(default)]
+    metadata: ListMeta,
+    items: Option<Vec<K>>,
+}
+
+impl Watch {
+    pub(super) fn new(client: Client, kind: Kind, namespace: Option<String>) -> Self {
+        Self { client, kind, namespace }
+    }
+
+    /// What it is called in messages.
+    pub(super) fn name(&self) -> String {
+        let plural = plural(self.kind);
+        match &self.namespace {
+            None => format!("kubernetes {plural}"),
+            Some(namespace) => format!("kubernetes {plural} in {namespace}"),
+        }
+    }
+
+    /// Watches until nobody listens any more.
+    pub(super) async fn run(self, feed: usize, updates: Sender<Update>) -> Result<(), SendError<Update>> {
+        let scope = Scope { feed, part: self.name().into(), is_trusted: false };
+        let teller = Teller { scope, kind: self.kind, updates };
+        match self.kind {
+            Kind::Service => self.follow::<Service>(&teller).await,
+            Kind::EndpointSlice => self.follow::<EndpointSlice>(&teller).await,
+            Kind::Secret => self.follow::<Secret>(&teller).await,
+        }
+    }
+
+    async fn follow<K: Watched>(&self, teller: &Teller) -> Result<(), SendError<Update>> {
+        let mut backoff = Backoff::default();
+        let mut version = None;
+        loop {
+            let mut at = match version.take() {
+                Some(at) => at,
+                None => match self.list::<K>().await {
+                    Ok((objects, at)) => {
+                        teller.reset(objects).await?;
+                        at
+                    }
+                    Err(failure) => {
+                        teller.failed(&failure).await?;
+                        backoff.wait().await;
+                        continue;
+                    }
+                },
+            };
+            let (start, begun_at) = (Instant::now(), at.clone());
+            let end = self.watch::<K>(&mut at, teller).await?;
+            let lasted = start.elapsed() >= Duration::from_secs(WATCH_SECONDS.into());
+            match end {
+                End::Over if lasted => teller.in_step().await?,
+                End::Over => {}
+                End::Gone => at.clear(),
+                End::Failed(failure) => {
+                    teller.failed(&failure).await?;
+                    if failure.needs_list() {
+                        at.clear();
+                    }
+                }
+            }
+            // A server that ends every watch at once must not be asked again and again without a pause.
+            if lasted || (at != begun_at && !at.is_empty()) {
+                backoff.reset();
+            } else {
+                backoff.wait().await;
+            }
+            version = Some(at).filter(|at| !at.is_empty());
+        }
+    }
+
+    /// All objects and the version that they are of.
+    async fn list<K: Watched>(&self) -> Result<(Vec<Object>, String), Failure> {
+        let mut objects = Vec::new();
+        let mut params = ListParams { label_selector: self.selector(), limit: Some(PAGE), ..ListParams::default() };
+        loop {
+            let request = Request::new(self.path()).list(&params).map_err(Failure::request)?;
+            let text = timeout(ANSWER_TIMEOUT, self.client.request_text(request)).await;
+            let text = text.map_err(|_| Failure::silent("list", ANSWER_TIMEOUT))?.map_err(Failure::client)?;
+            let page: Page<K> = serde_json::from_str(&text).map_err(|error| Failure::form(self.kind, &error))?;
+            objects.extend(page.items.into_iter().flatten().map(K::into_object));
+            let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
+            match (filled(page.metadata.continue_), filled(page.metadata.resource_version)) {
+                (Some(token), _) => params.continue_token = Some(token),
+                (None, Some(version)) => return Ok((objects, version)),
+                (None, None) => return Err(Failure::unversioned()),
+            }
+        }
+    }
+
+    /// Watches from version `at` on, and moves it along.
+    async fn watch<K: Watched>(&self, at: &mut String, teller: &Teller) -> Result<End, SendError<Update>> {
+        let timeout_seconds = Some(WATCH_SECONDS);
+        let params =
+            WatchParams { label_selector: self.selector(), timeout: timeout_seconds, ..WatchParams::default() };
+        let request = match Request::new(self.path()).watch(&params, at) {
+            Ok(request) => request,
+            Err(error) => return Ok(End::Failed(Failure::request(error))),
+        };
+        let events = match timeout(ANSWER_TIMEOUT, self.client.request_events::<K>(request)).await {
+            Ok(Ok(events)) => events,
+            Ok(Err(kube::Error::Api(status))) if status.code == 410 => return Ok(End::Gone),
+            Ok(Err(error)) => return Ok(End::Failed(Failure::client(error))),
+            Err(_) => return Ok(End::Failed(Failure::silent("watch", ANSWER_TIMEOUT))),
+        };
+        teller.recovered().await?;
+        let mut events = std::pin::pin!(events);
+        let silence = Duration::from_secs(WATCH_SECONDS.into()) + WATCH_GRACE;
+        loop {
+            let event = match timeout(silence, events.next()).await {
+                Ok(Some(Ok(event))) => event,
+                Ok(None) => return Ok(End::Over),
+                Ok(Some(Err(kube::Error::SerdeError(error)))) => {
+                    return Ok(End::Failed(Failure::form(self.kind, &error)));
+                }
+                Ok(Some(Err(error))) => return Ok(End::Failed(Failure::client(error))),
+                Err(_) => return Ok(End::Failed(Failure::silent("watch", silence))),
+            };
+            match event {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    move_to(at, object.meta());
+                    teller.apply(object.into_object()).await?;
+                }
+                WatchEvent::Deleted(object) => {
+                    move_to(at, object.meta());
+                    teller.delete(object.into_object().key()).await?;
+                }
+                WatchEvent::Bookmark(bookmark) => {
+                    *at = bookmark.metadata.resource_version;
+                    teller.in_step().await?;
+                }
+                WatchEvent::Error(status) if status.code == 410 => return Ok(End::Gone),
+                WatchEvent::Error(status) => return Ok(End::Failed(Failure::client(kube::Error::Api(status)))),
+            }
+        }
+    }
+
+    fn path(&self) -> String {
+        let root = match self.kind {
+            Kind::Service | Kind::Secret => "/api/v1",
+            Kind::EndpointSlice => "/apis/discovery.k8s.io/v1",
+        };
+        let plural = plural(self.kind);
+        match &self.namespace {
+            None => format!("{root}/{plural}"),
+            Some(namespace) => format!("{root}/namespaces/{namespace}/{plural}"),
+        }
+    }
+
+    /// Services cannot be narrowed down: their names may be in the selector, which the API server does not search.
+    fn selector(&self) -> Option<String> {
+        match self.kind {
+            Kind::Service => None,
+            Kind::EndpointSlice => Some(SERVICE_LABEL.into()),
+            Kind::Secret => Some(ENDPOINT_LABEL.into()),
+        }
+    }
+}
+
+fn plural(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Service => "services",
+        Kind::EndpointSlice => "endpointslices",
+        Kind::Secret => "secrets",
+    }
+}
+
+fn move_to(at: &mut String, meta: &Meta) {
+    if let Some(version) = meta.resource_version.as_ref().filter(|version| !version.is_empty()) {
+        at.clone_from(version);
+    }
+}
+
+/// Speaks for one watch.
+struct Teller {
+    scope: Scope,
+    kind: Kind,
+    updates: Sender<Update>,
+}
+
+impl Teller {
+    async fn reset(&self, objects: Vec<Object>) -> Result<(), SendError<Update>> {
+        self.updates.send(Update::Reset(self.scope.clone(), objects)).await?;
+        self.recovered().await?;
+        self.in_step().await
+    }
+
+    async fn apply(&self, object: Object) -> Result<(), SendError<Update>> {
+        self.updates.send(Update::Apply(self.scope.clone(), object)).await?;
+        self.in_step().await
+    }
+
+    async fn delete(&self, key: ObjectKey) -> Result<(), SendError<Update>> {
+        self.updates.send(Update::Delete(self.scope.clone(), key)).await?;
+        self.in_step().await
+    }
+
+    async fn in_step(&self) -> Result<(), SendError<Update>> {
+        self.updates.send(Update::InStep(self.scope.feed)).await
+    }
+
+    async fn recovered(&self) -> Result<(), SendError<Update>> {
+        self.updates.send(Update::Trouble(self.scope.part.clone(), None)).await
+    }
+
+    async fn failed(&self, failure: &Failure) -> Result<(), SendError<Update>> {
+        let part: &Arc<str> = &self.scope.part;
+        let object = ObjectRef { namespace: "".into(), name: part.clone() };
+        let message = failure.message(self.kind);
+        let problem = Problem { kind: "Source", object, field: "connection".into(), message };
+        self.updates.send(Update::Trouble(part.clone(), Some(problem))).await
+    }
+}
+
+impl Watched for Service {
+    fn meta(&self) -> &Meta {
+        &self.metadata
+    }
+
+    fn into_object(self) -> Object {
+        Object::Service(Box::new(self))
+    }
+}
+
+impl Watched for EndpointSlice {
+    fn meta(&self) -> &Meta {
+        &self.metadata
+    }
+
+    fn into_object(self) -> Object {
+        Object::EndpointSlice(Box::new(self))
+    }
+}
+
+impl Watched for Secret {
+    fn meta(&self) -> &Meta {
+        &self.metadata
+    }
+
+    fn into_object(self) -> Object {
+        Object::Secret(Box::new(self))
+    }
+}

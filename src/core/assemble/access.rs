@@ -1,0 +1,48 @@
+//! Who may score at an endpoint. Fails closed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::super::facts::{AuthMode, DeploymentFacts, KeyDigest, Problem, SecretFacts};
+use super::super::snapshot::Access;
+
+/// The field that problems with credentials are reported at.
+const FIELD: &str = "scorefront.dev/auth-mode";
+
+/// `services` are all Services of the endpoint in its namespace, the oldest first; also those that are not served.
+pub(super) fn decide(
+    services: &[&Arc<DeploymentFacts>],
+    secrets: Option<&BTreeMap<Arc<str>, Arc<SecretFacts>>>,
+    problems: &mut Vec<Problem>,
+) -> Access {
+    let asking = services.iter().find(|facts| facts.settings.auth == AuthMode::Key);
+    let Some(asking) = asking else { return Access::Open };
+    let mut keys: Vec<KeyDigest> =
+        secrets.into_iter().flat_map(BTreeMap::values).flat_map(|s| &s.keys).copied().collect();
+    keys.sort_unstable_by_key(|digest| digest.0);
+    keys.dedup();
+    for facts in services.iter().filter(|facts| facts.settings.auth == AuthMode::None) {
+        problems.push(problem(
+            facts,
+            format!("\"none\" has no effect while {} asks for keys: all deployments must say the same", asking.object),
+        ));
+    }
+    if keys.is_empty() {
+        let endpoint = &asking.endpoint;
+        problems.push(problem(
+            asking,
+            format!(
+                "{} {endpoint} has no valid key, so every request is refused with 401: create a Secret in namespace \
+                 {} with the label ml.azure.com/endpoint-name: {endpoint} and the keys primaryKey and secondaryKey, \
+                 or say \"none\" on every Service of it",
+                asking.form.word(),
+                asking.object.namespace,
+            ),
+        ));
+    }
+    Access::Keys(keys.into())
+}
+
+fn problem(facts: &DeploymentFacts, message: String) -> Problem {
+    Problem { kind: "Service", object: facts.object.clone(), field: FIELD.into(), message }
+}

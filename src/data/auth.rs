@@ -1,0 +1,106 @@
+//! Who may score: keys, compared by their digests.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+
+use crate::core::record::AuthType;
+use crate::core::snapshot::Access;
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No `Authorization` header.
+    Missing,
+    /// One that is not `Bearer <key>`.
+    NotBearer,
+    /// A key that is none of the endpoint's.
+    Wrong,
+    /// The endpoint has no key that could be right.
+    NoKeys,
+}
+
+impl Refusal {
+    /// The first sentence is what clients of v1 match on.
+    pub(crate) fn message(self) -> &'static str {
+        match self {
+            Self::Missing => "Unauthorized, no Auth Header. Send `Authorization: Bearer <key>`.",
+            Self::NotBearer => "Unauthorized. The Authorization header must be `Bearer <key>`.",
+            Self::Wrong => "Unauthorized. The key is neither the primary nor the secondary key of this endpoint.",
+            Self::NoKeys => {
+                "Unauthorized. This endpoint has no valid keys: its namespace needs a Secret with the label \
+                 ml.azure.com/endpoint-name and the fields primaryKey and secondaryKey."
+            }
+        }
+    }
+}
+
+/// Checks the credentials of a request. Every key is compared, and each in constant time: how long it takes tells
+/// nothing about how much of a guess was right.
+pub(crate) fn check(access: &Access, headers: &HeaderMap) -> Result<AuthType, Refusal> {
+    let keys = match access {
+        Access::Open => return Ok(AuthType::None),
+        Access::Keys(keys) => keys,
+    };
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (value, more) = (values.next(), values.next());
+    let value = value.ok_or(Refusal::Missing)?.as_bytes();
+    if more.is_some() {
+        return Err(Refusal::NotBearer);
+    }
+    let key = bearer(value).ok_or(Refusal::NotBearer)?;
+    if keys.is_empty() {
+        return Err(Refusal::NoKeys);
+    }
+    let presented = digest(&SHA256, key);
+    let mut matches = 0_u8;
+    for key in keys.iter() {
+        matches |= u8::from(verify_slices_are_equal(presented.as_ref(), &key.0).is_ok());
+    }
+    if matches == 0 { Err(Refusal::Wrong) } else { Ok(AuthType::Key) }
+}
+
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, key) = value.split_at_checked(7)?;
+    let key = key.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"bearer ") && !key.is_empty()).then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::facts::KeyDigest;
+
+    fn access(keys: &[&str]) -> Access {
+        let digests = keys.iter().map(|key| {
+            let mut bytes = [0; 32];
+            bytes.copy_from_slice(digest(&SHA256, key.as_bytes()).as_ref());
+            KeyDigest(bytes)
+        });
+        Access::Keys(digests.collect())
+    }
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (AUTHORIZATION, value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn both_keys_are_valid_and_others_are_not() {
+        let access = access(&["first", "second"]);
+        assert_eq!(check(&access, &headers(&["Bearer first"])), Ok(AuthType::Key));
+        assert_eq!(check(&access, &headers(&["bearer second"])), Ok(AuthType::Key));
+        assert_eq!(check(&access, &headers(&["Bearer firs"])), Err(Refusal::Wrong));
+        assert_eq!(check(&access, &headers(&["Bearer "])), Err(Refusal::NotBearer));
+        assert_eq!(check(&access, &headers(&["Basic Zmlyc3Q="])), Err(Refusal::NotBearer));
+        assert_eq!(check(&access, &headers(&["Bearer first", "Bearer first"])), Err(Refusal::NotBearer));
+        assert_eq!(check(&access, &headers(&[])), Err(Refusal::Missing));
+    }
+
+    #[test]
+    fn without_keys_nobody_gets_in_and_an_open_endpoint_asks_for_none() {
+        assert_eq!(check(&access(&[]), &headers(&["Bearer x"])), Err(Refusal::NoKeys));
+        assert_eq!(check(&Access::Open, &headers(&[])), Ok(AuthType::None));
+        assert_eq!(check(&Access::Open, &headers(&["Bearer x"])), Ok(AuthType::None));
+    }
+}

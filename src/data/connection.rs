@@ -1,0 +1,243 @@
+//! One client connection: HTTP/1.1 or HTTP/2 with prior knowledge, its deadlines, and its end when the router drains.
+//!
+//! It starts as HTTP/1. A client that opens with the HTTP/2 preface makes hyper's parser say so, and the connection
+//! goes on as HTTP/2 with what was read so far put back: nothing is sniffed on the way of everybody else.
+//!
+//! Deadlines of a connection (those of an exchange are its own): time to the whole head, time between requests, and
+//! time that a client may leave bytes unread. One alarm serves them all; it is set to the earliest moment at which one
+//! could have passed, and looks again then. An exchange does not touch it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Sleep, sleep_until};
+
+use super::exchange::{exchange, record_unreadable};
+use super::respond;
+use super::socket::{Doing, Link, Socket};
+use super::stream::AnswerBody;
+use super::worker::{Phase, Worker};
+use crate::core::outcome::Outcome;
+
+/// Counts one connection for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Guard(Arc<Worker>);
+
+impl Guard {
+    pub(crate) fn new(worker: Arc<Worker>) -> Self {
+        worker.connections.fetch_add(1, Ordering::Relaxed);
+        worker.shared.vitals.connections.open.fetch_add(1, Ordering::Relaxed);
+        Self(worker)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.shared.vitals.connections.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves a socket, on the worker's own thread.
+pub(crate) fn spawn(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
+    let guard = Guard::new(worker.clone());
+    tokio::spawn(async move {
+        serve(&guard.0, socket, peer).await;
+        drop(guard);
+    });
+}
+
+async fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
+    // Without it small answers would wait for acknowledgements; where it cannot be set, the connection is dying.
+    let _ = socket.set_nodelay(true);
+    let link = Arc::new(Link::new(worker.clone(), peer));
+    let service = |link: &Arc<Link>| {
+        let link = link.clone();
+        service_fn(move |request| handle(link.clone(), request))
+    };
+    let connection = http1_builder(worker).serve_connection(Socket::new(socket, link.clone()), service(&link));
+    let mut connection = connection.with_upgrades();
+    let mut watch = Watch::new(link.clone());
+    match watch.over(Pin::new(&mut connection), Phase::Finishing, |c| c.graceful_shutdown()).await {
+        End::Over(Ok(())) | End::Forced => return,
+        End::Overdue(doing) => {
+            let socket = connection.into_parts().map(|parts| parts.io);
+            return cut_off(&link, doing, socket).await;
+        }
+        End::Over(Err(error)) if !error.is_parse_version_h2() => return report(&link, &error),
+        End::Over(Err(_)) => {}
+    }
+    let Some(parts) = connection.into_parts() else { return };
+    let socket = parts.io.push_back(parts.read_buf);
+    let connection = http2_builder(worker).serve_connection(socket, service(&link));
+    // What goes wrong on HTTP/2 goes wrong inside an exchange, which records it, or before there is one.
+    let _ = watch.over(std::pin::pin!(connection), Phase::Discouraging, |c| c.graceful_shutdown()).await;
+}
+
+/// Ends a connection whose client took too long. One that was in the middle of a head is told so.
+async fn cut_off(link: &Arc<Link>, doing: Doing, socket: Option<Socket>) {
+    let Some(mut socket) = socket else { return };
+    if doing != Doing::Head {
+        // What was not read by now will not be; the client must not wait for more.
+        return if doing == Doing::Exchange {
+            socket.reset_on_close()
+        };
+    }
+    record_unreadable(link, Outcome::RequestTooSlow, "the request head did not arrive in time".to_owned());
+    if let Some(answer) = respond::unreadable(408, link.fault_id, link.worker.limits()) {
+        // A client that reads as slowly as it writes is not waited for.
+        let _ = tokio::time::timeout(Duration::from_millis(100), socket.send(&answer)).await;
+    }
+}
+
+fn http1_builder(worker: &Worker) -> http1::Builder {
+    let limits = worker.limits();
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // The watch below keeps time, with one alarm for a connection instead of one for a head.
+        .header_read_timeout(None)
+        .max_headers(limits.headers_max)
+        .max_header_size(limits.head_bytes_max)
+        .max_buf_size(limits.head_bytes_max.max(BUFFER_MIN) + BUFFER_MIN);
+    builder
+}
+
+/// hyper wants at least this much room for a head and what follows it.
+const BUFFER_MIN: usize = 8 << 10;
+
+fn http2_builder(worker: &Worker) -> http2::Builder<TokioExecutor> {
+    let limits = worker.limits();
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(limits.idle_timeout / 2)
+        .keep_alive_timeout(limits.head_timeout);
+    builder
+}
+
+/// Bytes that a client may send on one HTTP/2 stream before they are read.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// The same for all streams of a connection.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Bytes of an answer that are buffered for one HTTP/2 stream.
+const SEND_BUFFER: usize = 64 << 10;
+
+/// One request. A panic ends the exchange, not the connection's neighbours.
+async fn handle(link: Arc<Link>, request: Request<Incoming>) -> Result<Response<AnswerBody>, std::convert::Infallible> {
+    let version = request.version();
+    let worker = link.worker.clone();
+    let mut response =
+        AssertUnwindSafe(exchange(link, request)).catch_unwind().await.unwrap_or_else(|_| respond::panicked());
+    if version != Version::HTTP_2 {
+        *response.version_mut() = Version::HTTP_11;
+        if worker.is_discouraging() && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+    Ok(response)
+}
+
+/// Writes the log line of a request that hyper could not read, and that therefore never became an exchange.
+fn report(link: &Arc<Link>, error: &hyper::Error) {
+    if error.is_parse_too_large() {
+        record_unreadable(link, Outcome::HeadTooLarge, error.to_string());
+    } else if error.is_parse() {
+        record_unreadable(link, Outcome::Malformed, error.to_string());
+    }
+}
+
+/// How the watch over a connection ended.
+#[derive(Debug)]
+enum End {
+    /// By itself.
+    Over(hyper::Result<()>),
+    /// Cut off: it was in this state for too long, or could not be written to.
+    Overdue(Doing),
+    /// Cut off: the router stops.
+    Forced,
+}
+
+/// Keeps the deadlines of a connection and ends it when the router drains.
+struct Watch {
+    link: Arc<Link>,
+    alarm: Pin<Box<Sleep>>,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Watch {
+    fn new(link: Arc<Link>) -> Self {
+        let first = Instant::now() + link.worker.limits().head_timeout;
+        let phase = link.worker.shared.phase.clone();
+        Self { alarm: Box::pin(sleep_until(first.into())), phase, link }
+    }
+
+    /// Drives a connection to its end; asks it to shut down when the router reaches `leave_at`.
+    async fn over<C>(&mut self, mut connection: Pin<&mut C>, leave_at: Phase, leave: impl Fn(Pin<&mut C>)) -> End
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let mut left = false;
+        loop {
+            let now = *self.phase.borrow_and_update();
+            if now == Phase::Forced {
+                return End::Forced;
+            }
+            if now >= leave_at && !left {
+                left = true;
+                leave(connection.as_mut());
+            }
+            tokio::select! {
+                // The connection first: what it has to say may be that it is done.
+                biased;
+                end = connection.as_mut() => return End::Over(end),
+                doing = ring(&self.link, &mut self.alarm) => return End::Overdue(doing),
+                changed = self.phase.changed() => if changed.is_err() { return End::Forced },
+            }
+        }
+    }
+}
+
+/// Ends when a deadline has passed, and says what the connection was doing.
+async fn ring(link: &Link, alarm: &mut Pin<Box<Sleep>>) -> Doing {
+    let limits = link.worker.limits();
+    // Deadlines that begin between two looks are noticed late, by this much at most.
+    let look = limits.head_timeout / 4;
+    loop {
+        alarm.as_mut().await;
+        let now = Instant::now();
+        let at = |since_us: u64, max: Duration| link.worker.shared.vitals.born + Duration::from_micros(since_us) + max;
+        let (doing, since) = link.doing();
+        let by_state = match doing {
+            Doing::Fresh | Doing::Head => Some(at(since, limits.head_timeout)),
+            Doing::Idle => Some(at(since, limits.idle_timeout)),
+            Doing::Exchange => None,
+        };
+        let by_writing = link.blocked_since().map(|since| at(since, limits.body_timeout));
+        let next = by_state.into_iter().chain(by_writing).min();
+        if next.is_some_and(|next| next <= now) {
+            return doing;
+        }
+        let soon = now + look;
+        alarm.as_mut().reset(next.map_or(soon, |next| next.min(soon)).into());
+    }
+}

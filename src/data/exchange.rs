@@ -1,0 +1,263 @@
+//! One request and its answer, from the head to the last byte: route, admit, forward, respond.
+//!
+//! The request loads the snapshot once and keeps only what it chose from it. One deadline runs from the complete head
+//! to the first byte of the answer. One ledger goes along; wherever the exchange ends, dropping the ledger records it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+
+use super::forward::{Answer, Outgoing, forward};
+use super::headers::{self, Peer};
+use super::ledger::Ledger;
+use super::respond::{self, Refused};
+use super::socket::Link;
+use super::stream::{AnswerBody, Passing};
+use super::upload::Upload;
+use super::{admit, auth, mirror, tunnel};
+use crate::core::facts::Form;
+use crate::core::outcome::Outcome;
+use crate::core::record::Record;
+use crate::core::route::{self, PathError, PublicPath, Wanted};
+use crate::core::snapshot::{Deployment, Endpoint};
+
+/// The public path of a request, once it is known to be one.
+struct Target<'a> {
+    form: Form,
+    name: &'a str,
+    wanted: Wanted<'a>,
+}
+
+/// What routing decides.
+struct Route {
+    deployment: Arc<Deployment>,
+    endpoint: Arc<Endpoint>,
+    /// Whether the client named the deployment.
+    named: bool,
+}
+
+/// Handles one request.
+pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let server_timing = link.worker.limits().server_timing;
+    let (mut parts, body) = request.into_parts();
+    let mut ledger = open(&link, &parts);
+    let path = match route::parse_path(parts.uri.path()) {
+        Ok(PublicPath::Health) => return health(&link, ledger),
+        Ok(PublicPath::Scoring { form, name, wanted }) => Ok(Target { form, name, wanted }),
+        Err(error) => Err(unroutable(error)),
+    };
+    let checked =
+        headers::check(&parts, link.worker.limits()).map_err(|(outcome, detail)| unacceptable(outcome, detail, &link));
+    let routed = match (checked, path) {
+        (Ok(()), Ok(target)) => choose(&link, &parts.headers, &target, &mut ledger)
+            .and_then(|route| Ok((origin_form(&route.deployment, &target, parts.uri.query())?, route))),
+        (Err(refused), _) | (_, Err(refused)) => Err(refused),
+    };
+    let (target, route) = match routed {
+        Ok(routed) => routed,
+        Err(refused) => return respond::refuse(refused, ledger, server_timing),
+    };
+    match score(&link, &mut parts, body, target, &route, &mut ledger).await {
+        Ok(answer) => pass_on(&link, parts, answer, &route, ledger).await,
+        Err(refused) => respond::refuse(refused, ledger, server_timing),
+    }
+}
+
+/// Opens the ledger with what the head tells.
+fn open(link: &Arc<Link>, parts: &http::request::Parts) -> Ledger {
+    let mut dice = link.worker.dice();
+    let peer = peer(link);
+    let id = peer.request_id(&parts.headers, &mut dice);
+    let mut record = Record::new(Instant::now(), SystemTime::now(), peer.client_ip(&parts.headers), id);
+    record.method = Some(parts.method.clone());
+    record.uri = Some(parts.uri.clone());
+    record.version = parts.version;
+    record.user_agent = parts.headers.get(http::header::USER_AGENT).cloned();
+    record.ms_request_id = headers::clean_client_id(&parts.headers, &headers::X_MS_REQUEST_ID);
+    record.client_request_id = headers::clean_client_id(&parts.headers, &headers::X_MS_CLIENT_REQUEST_ID)
+        .or_else(|| record.ms_request_id.clone());
+    Ledger::new(record, link.clone())
+}
+
+fn peer(link: &Link) -> Peer<'_> {
+    Peer { address: link.peer, trusted: link.trusted, limits: link.worker.limits() }
+}
+
+/// `/`: healthy, so that load balancers send traffic, unless they should send it elsewhere.
+fn health(link: &Link, ledger: Ledger) -> Response<AnswerBody> {
+    let shared = &link.worker.shared;
+    let refused = if link.worker.is_discouraging() {
+        Refused::new(Outcome::Draining, "The router is shutting down. Send requests to another one.")
+    } else if shared.snapshot.load().version == 0 {
+        starting()
+    } else {
+        return respond::healthy(ledger);
+    };
+    respond::refuse(refused, ledger, false)
+}
+
+fn starting() -> Refused {
+    Refused::new(Outcome::Starting, "The router has just started and does not know the deployments yet.")
+}
+
+fn unroutable(error: PathError) -> Refused {
+    match error {
+        PathError::Unknown => Refused::new(
+            Outcome::UnknownPath,
+            "No such path. Score at /api/v1/endpoint/<endpoint>/score or /api/v1/service/<service>/score.",
+        ),
+        PathError::Ambiguous(what) => Refused::new(
+            Outcome::Malformed,
+            format!("The path contains {what}, which routers and servers read in different ways."),
+        ),
+    }
+}
+
+fn unacceptable(outcome: Outcome, detail: &'static str, link: &Link) -> Refused {
+    let message = match outcome {
+        Outcome::HeadTooLarge => respond::fault_message(outcome, link.worker.limits()),
+        _ => format!("The request is not valid: {detail}."),
+    };
+    Refused::new(outcome, message).closing()
+}
+
+/// From names and credentials to a deployment.
+fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Ledger) -> Result<Route, Refused> {
+    let worker = &link.worker;
+    let snapshot = worker.shared.snapshot.load();
+    let word = target.form.word();
+    let endpoint = route::find(&snapshot, target.form, target.name).ok_or_else(|| {
+        if snapshot.version == 0 {
+            return starting();
+        }
+        let name = shorten(target.name);
+        Refused::new(Outcome::UnknownEndpoint, format!("No {word} named {name}. Check the name in the URL."))
+    })?;
+    ledger.record.endpoint = Some(endpoint.clone());
+    ledger.record.auth = auth::check(&endpoint.access, headers)
+        .map_err(|refusal| Refused::new(Outcome::Unauthorized, refusal.message()))?;
+    let named = headers.get(headers::MODEL_DEPLOYMENT);
+    let name = named.map(|name| name.to_str().unwrap_or("?"));
+    let deployment = route::choose(endpoint, name, &mut worker.dice()).map_err(|outcome| {
+        let message = match outcome {
+            Outcome::UnknownDeployment => format!(
+                "Endpoint {} has no deployment named {}. Correct or leave out the azureml-model-deployment header.",
+                endpoint.name,
+                shorten(name.unwrap_or_default())
+            ),
+            _ => format!(
+                "No ready replicas for service {}. No deployment of it gets traffic: set scorefront.dev/traffic-percent.",
+                endpoint.name
+            ),
+        };
+        Refused::new(outcome, message)
+    })?;
+    ledger.record.deployment = Some(deployment.clone());
+    Ok(Route { deployment: deployment.clone(), endpoint: endpoint.clone(), named: named.is_some() })
+}
+
+/// A name for a message: whatever a client wrote, cut to a sensible length.
+fn shorten(name: &str) -> String {
+    name.chars().take(64).collect()
+}
+
+/// The target of the request to the replica: path of the container, query of the client.
+fn origin_form(deployment: &Deployment, target: &Target<'_>, query: Option<&str>) -> Result<Uri, Refused> {
+    let scoring_path = &deployment.settings.scoring_path;
+    let path = match (target.wanted, query) {
+        (Wanted::Score, None) => return Ok(Uri::from(scoring_path.clone())),
+        (Wanted::Score, Some(query)) => {
+            let separator = if scoring_path.query().is_some() { '&' } else { '?' };
+            format!("{scoring_path}{separator}{query}")
+        }
+        (Wanted::Path(path), None) => path.to_owned(),
+        (Wanted::Path(path), Some(query)) => format!("{path}?{query}"),
+    };
+    let path = PathAndQuery::from_maybe_shared(path)
+        .map_err(|_| Refused::new(Outcome::Malformed, "The path or query is not a valid URI."))?;
+    Ok(Uri::from(path))
+}
+
+/// From a deployment to the head of its answer.
+async fn score(
+    link: &Arc<Link>,
+    parts: &mut http::request::Parts,
+    body: Incoming,
+    target: Uri,
+    route: &Route,
+    ledger: &mut Ledger,
+) -> Result<Answer, Refused> {
+    let worker = &link.worker;
+    let limits = worker.limits();
+    if headers::content_length(&parts.headers).is_some_and(|length| length > limits.body_bytes_max) {
+        let message = format!("The request body is over max-body-bytes ({}).", limits.body_bytes_max);
+        return Err(Refused::new(Outcome::BodyTooLarge, message).closing());
+    }
+    let deployment = &route.deployment;
+    let deadline = ledger.record.started + deployment.settings.request_timeout;
+    ledger.upload = Upload::new(body, limits.replay_bytes_max, limits.body_bytes_max);
+    if ledger.upload.is_none() {
+        ledger.record.received = Some(ledger.record.started);
+    }
+    let upgrade = headers::wanted_upgrade(parts);
+    ledger.record.trace_id = Some(headers::trace(&mut parts.headers, &mut worker.dice()));
+    headers::to_replica(parts, peer(link), &ledger.record, ledger.upload.is_some(), upgrade.as_ref());
+    let outgoing = Outgoing {
+        method: parts.method.clone(),
+        target,
+        headers: std::mem::take(&mut parts.headers),
+        upload: ledger.upload.clone(),
+    };
+    if !route.named && upgrade.is_none() {
+        mirror::start(worker, &route.endpoint, &outgoing, ledger);
+    }
+    let lease = admit::admit(worker, deployment, ledger, deadline).await?;
+    forward(worker, deployment, outgoing, lease, ledger, deadline).await
+}
+
+/// Turns the replica's answer into the client's.
+async fn pass_on(
+    link: &Arc<Link>,
+    parts: http::request::Parts,
+    answer: Answer,
+    route: &Route,
+    mut ledger: Ledger,
+) -> Response<AnswerBody> {
+    let Answer { response, busy, connector } = answer;
+    ledger.record.model_status = Some(response.status());
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return tunnel::open(link, parts, response, busy, ledger);
+    }
+    let (mut head, incoming) = response.into_parts();
+    let reusable = head.version == http::Version::HTTP_11 && !asks_to_close(&head.headers);
+    let server_timing = link.worker.limits().server_timing;
+    let status = respond::pass_on(head.status, &mut head.headers, &mut ledger.record, server_timing);
+    ledger.record.status = Some(status);
+    let connector = Some(connector).filter(|_| reusable);
+    let passing = Passing::new(incoming, busy, connector, ledger, route.deployment.settings.request_timeout);
+    let mut response = Response::new(AnswerBody::passing(passing));
+    *response.status_mut() = status;
+    *response.headers_mut() = head.headers;
+    response
+}
+
+/// Whether the replica closes the connection after this answer.
+fn asks_to_close(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(http::header::CONNECTION)
+        .iter()
+        .any(|value| value.as_bytes().to_ascii_lowercase().windows(5).any(|word| word == b"close"))
+}
+
+/// The record of a request that could not be read.
+pub(crate) fn record_unreadable(link: &Arc<Link>, outcome: Outcome, detail: String) {
+    let id = crate::core::record::RequestId::Made(link.fault_id);
+    let client: IpAddr = link.peer.ip().to_canonical();
+    let mut ledger = Ledger::new(Record::new(Instant::now(), SystemTime::now(), client, id), link.clone());
+    ledger.record.detail = Some(detail.into());
+    ledger.conclude(outcome);
+}

@@ -1,0 +1,304 @@
+//! From a slot to the head of an answer: connect, send, wait, and try again where that is safe.
+//!
+//! What may be tried again, never past the deadline, at most `max-attempts` times and within the deployment's retry
+//! budget:
+//! - a connect that was refused or timed out: nothing was sent;
+//! - a reused connection that died before the first byte of the answer: the replica closed it while it idled. It may
+//!   also have died in the middle of the work, which is why `retry-reused: "false"` switches this off.
+//!
+//! Only if the body is unsent or kept whole. Everything else that breaks before the answer is a 502.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use http::{HeaderMap, Method, Request, Response, Uri};
+use hyper::body::Incoming;
+use tokio::time::{sleep_until, timeout_at};
+
+use super::admit;
+use super::ledger::Ledger;
+use super::pending::{Busy, Lease, Pending};
+use super::pool::{self, Connector};
+use super::respond::Refused;
+use super::upload::{Upload, UploadBody};
+use super::worker::Worker;
+use crate::core::outcome::Outcome;
+use crate::core::snapshot::{Deployment, Replica};
+
+/// What is sent to a replica, as often as need be.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) method: Method,
+    pub(crate) target: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) upload: Option<Upload>,
+}
+
+/// The head of an answer, with what it holds.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) busy: Busy,
+    pub(crate) connector: Connector,
+}
+
+/// Why an attempt failed.
+enum Failure {
+    /// Nothing was sent. The slot is still held.
+    Connect(Lease, String),
+    /// The connection broke before the answer. Whether it had been used before, and whether the request is known not
+    /// to have been sent at all.
+    Broke { reused: bool, unsent: bool, detail: String },
+    /// The deadline passed.
+    Deadline,
+}
+
+impl Outgoing {
+    /// One request of it. The headers are copied only if another attempt may need them.
+    fn request(&mut self, last: bool) -> Request<UploadBody> {
+        let headers = if last { std::mem::take(&mut self.headers) } else { self.headers.clone() };
+        let mut request = Request::new(self.upload.as_ref().map_or_else(UploadBody::empty, Upload::body));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.target.clone();
+        *request.headers_mut() = headers;
+        request
+    }
+
+    fn is_replayable(&self) -> bool {
+        self.upload.as_ref().is_none_or(Upload::is_replayable)
+    }
+}
+
+/// Forwards a request until there is an answer or nothing more can be tried.
+pub(crate) async fn forward(
+    worker: &Arc<Worker>,
+    deployment: &Arc<Deployment>,
+    mut outgoing: Outgoing,
+    mut lease: Lease,
+    ledger: &mut Ledger,
+    deadline: Instant,
+) -> Result<Answer, Refused> {
+    let attempts_max = worker.limits().attempts_max;
+    loop {
+        ledger.record.attempts += 1;
+        ledger.record.replica = Some(lease.replica().clone());
+        let last = ledger.record.attempts >= attempts_max;
+        let replica = lease.replica().clone();
+        let failure = match attempt(worker, &mut outgoing, lease, ledger, deadline, last).await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) => failure,
+        };
+        if let Some(refused) = upload_failed(ledger) {
+            return Err(refused);
+        }
+        let may_retry = !last && Instant::now() < deadline && outgoing.is_replayable();
+        match failure {
+            Failure::Deadline => return Err(timed_out(deployment, ledger)),
+            Failure::Connect(held, detail) => {
+                note_connect_failure(worker, deployment, held.replica());
+                if !may_retry || !within_budget(worker, deployment) {
+                    return Err(connect_failed(deployment, &held, &detail));
+                }
+                let other = admit::admit_elsewhere(worker, &held, ledger, deadline).await;
+                lease = other.unwrap_or(held);
+            }
+            Failure::Broke { reused, unsent, detail } => {
+                let safe = unsent || (reused && deployment.settings.retry_reused);
+                let retry = may_retry && safe && within_budget(worker, deployment);
+                if !retry {
+                    return Err(closed(deployment, detail));
+                }
+                lease = admit::admit_again(worker, deployment, &replica, ledger, deadline).await?;
+            }
+        }
+    }
+}
+
+async fn attempt(
+    worker: &Arc<Worker>,
+    outgoing: &mut Outgoing,
+    lease: Lease,
+    ledger: &mut Ledger,
+    deadline: Instant,
+    last: bool,
+) -> Result<Answer, Failure> {
+    let replica = lease.replica().clone();
+    let deployment = &lease.deployment().clone();
+    let parked = worker.pool.take(replica.state.serial(), replica.address, Instant::now());
+    let counts = &worker.shared.vitals.connections;
+    let connector = match parked {
+        Some(connector) => {
+            counts.upstream_reused.bump();
+            connector
+        }
+        None => {
+            let until = deadline.min(Instant::now() + worker.limits().connect_timeout);
+            match timeout_at(until.into(), pool::connect(replica.address)).await {
+                Ok(Ok(connector)) => {
+                    counts.upstream_opened.bump();
+                    note_connect_success(worker, deployment, &replica);
+                    connector
+                }
+                Ok(Err(error)) => return Err(Failure::Connect(lease, error.to_string())),
+                Err(_) if until == deadline => return Err(Failure::Deadline),
+                Err(_) => return Err(Failure::Connect(lease, "connect-timeout-ms passed".to_owned())),
+            }
+        }
+    };
+    let reused = connector.reused;
+    let request = outgoing.request(last && !reused);
+    let mut pending = Pending::send(connector, request, Busy::new(lease, worker.clone()));
+    let reply = wait_for_reply(worker, &mut pending, ledger, deadline).await?;
+    let parts = pending.into_parts();
+    match (reply, parts) {
+        (Ok(response), (Some(busy), Some(connector))) => {
+            ledger.record.answered = Some(Instant::now());
+            if reused && replica.state.is_left_out() {
+                // The request that was to try it had a connection left from before: this answer is the verdict.
+                note_connect_success(worker, deployment, &replica);
+            }
+            Ok(Answer { response, busy, connector })
+        }
+        (Ok(_), _) => Err(Failure::Broke { reused, unsent: false, detail: "the slot was lost".to_owned() }),
+        (Err(mut error), (busy, _)) => {
+            let unsent = error.take_message().is_some();
+            let detail = describe(error.error());
+            match busy {
+                Some(busy) if unsent => drop(busy.unused()),
+                Some(busy) => busy.done(None, Instant::now()),
+                None => {}
+            }
+            Err(Failure::Broke { reused, unsent, detail })
+        }
+    }
+}
+
+/// Waits for the head of the answer. The alarm is the deadline, or the longest silence of a request body that is still
+/// on its way, whichever comes first.
+async fn wait_for_reply(
+    worker: &Worker,
+    pending: &mut Pending,
+    ledger: &Ledger,
+    deadline: Instant,
+) -> Result<super::pending::Reply, Failure> {
+    let body_timeout = worker.limits().body_timeout;
+    let first = if ledger.upload.is_some() { deadline.min(Instant::now() + body_timeout) } else { deadline };
+    let mut alarm = std::pin::pin!(sleep_until(first.into()));
+    poll_fn(|cx| {
+        if let Poll::Ready(Some(reply)) = pending.poll(cx) {
+            return Poll::Ready(Ok(reply));
+        }
+        while alarm.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let progress = ledger.upload.as_ref().map(Upload::progress).filter(|p| p.ended.is_none());
+            let silent_since = progress.map(|progress| progress.last.unwrap_or(ledger.record.started));
+            match silent_since.map(|since| since + body_timeout) {
+                _ if now >= deadline => return Poll::Ready(Err(Failure::Deadline)),
+                Some(next) if next <= now => return Poll::Ready(Err(Failure::Deadline)),
+                Some(next) => alarm.as_mut().reset(next.min(deadline).into()),
+                None => alarm.as_mut().reset(deadline.into()),
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Where the request body is to blame, that is what the client is told.
+fn upload_failed(ledger: &Ledger) -> Option<Refused> {
+    let progress = ledger.upload.as_ref()?.progress();
+    if progress.too_large {
+        return Some(Refused::new(Outcome::BodyTooLarge, "The request body is over max-body-bytes.").closing());
+    }
+    progress.broken.then(|| {
+        Refused::new(Outcome::ClientGone, "The client broke off its request, or its body was not valid.").closing()
+    })
+}
+
+fn timed_out(deployment: &Deployment, ledger: &Ledger) -> Refused {
+    let (endpoint, name) = (&deployment.endpoint, &deployment.name);
+    let uploading = ledger.upload.as_ref().is_some_and(|upload| upload.progress().ended.is_none());
+    if uploading {
+        let message = format!(
+            "Endpoint {endpoint}, deployment {name}: the request body did not arrive within request-timeout-ms ({}) \
+             or was silent for longer than body-timeout-ms.",
+            deployment.settings.request_timeout.as_millis()
+        );
+        return Refused::new(Outcome::RequestTooSlow, message).closing();
+    }
+    let message = format!(
+        "Endpoint {endpoint}, deployment {name}: no answer began within request-timeout-ms ({}). Raise \
+         scorefront.dev/request-timeout-ms (at most 300000) if the model needs longer.",
+        deployment.settings.request_timeout.as_millis()
+    );
+    Refused::new(Outcome::ReplicaTimeout, message)
+}
+
+fn connect_failed(deployment: &Deployment, lease: &Lease, detail: &str) -> Refused {
+    let (endpoint, name, replica) = (&deployment.endpoint, &deployment.name, &lease.replica().name);
+    let message = format!("Endpoint {endpoint}, deployment {name}: could not connect to replica {replica}: {detail}.");
+    Refused::new(Outcome::ConnectFailed, message)
+}
+
+fn closed(deployment: &Deployment, detail: String) -> Refused {
+    let (endpoint, name) = (&deployment.endpoint, &deployment.name);
+    let message =
+        format!("Replica closed connection before replying. Endpoint {endpoint}, deployment {name}: {detail}.");
+    Refused::new(Outcome::ReplicaReset, message)
+}
+
+fn describe(error: &hyper::Error) -> String {
+    use std::error::Error as _;
+    if error.is_parse() {
+        return format!("its answer is not valid HTTP ({error})");
+    }
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error} ({cause})"))
+}
+
+fn within_budget(worker: &Worker, deployment: &Deployment) -> bool {
+    let shard = deployment.state.shard(worker.index);
+    let requests = deployment.state.total(|shard| shard.completed.read());
+    let allowed = deployment.state.pace.lock().try_retry(requests, Instant::now());
+    if allowed {
+        shard.retries.bump()
+    } else {
+        shard.retries_denied.bump()
+    }
+    allowed
+}
+
+/// Leaves a replica out after too many connect failures in a row, and sees to it that it is tried again.
+pub(crate) fn note_connect_failure(worker: &Worker, deployment: &Arc<Deployment>, replica: &Replica) {
+    let Some(backoff_us) = replica.state.connect_failed() else { return };
+    let now_us = worker.micros(Instant::now());
+    if !deployment.state.gate.leave_out(replica, now_us, backoff_us) {
+        return;
+    }
+    deployment.state.shard(worker.index).ejections.bump();
+    tracing::warn!(
+        target: "scorefront::health",
+        endpoint = %deployment.endpoint, deployment = %deployment.name, replica = %replica.name,
+        seconds = backoff_us / 1_000_000, "replica left out after connect failures in a row"
+    );
+    let (deployment, born) = (deployment.clone(), worker.shared.vitals.born);
+    tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_micros(backoff_us)).await;
+        let now_us = u64::try_from(born.elapsed().as_micros()).unwrap_or(u64::MAX);
+        deployment.state.gate.pump(Some(now_us));
+    });
+}
+
+/// Uses a replica again that had been left out.
+pub(crate) fn note_connect_success(worker: &Worker, deployment: &Deployment, replica: &Replica) {
+    if !replica.state.connect_succeeded() {
+        return;
+    }
+    tracing::info!(
+        target: "scorefront::health",
+        endpoint = %deployment.endpoint, deployment = %deployment.name, replica = %replica.name,
+        "replica is back: a connect succeeded"
+    );
+    deployment.state.gate.pump(Some(worker.micros(Instant::now())));
+}

@@ -1,0 +1,334 @@
+//! Header rules, both ways. Pure: header maps in, header maps out.
+//!
+//! Towards the replica: hop-by-hop headers go, ids and forwarding are set by the router, credentials stay behind.
+//! Towards the client: hop-by-hop headers go, ids and the deployment's name are added.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::{Method, Version};
+use uuid::Uuid;
+
+use crate::core::dice::Dice;
+use crate::core::limits::Limits;
+use crate::core::outcome::Outcome;
+use crate::core::record::{Record, RequestId};
+
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_MS_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
+pub(crate) const X_MS_CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+pub(crate) const MODEL_DEPLOYMENT: HeaderName = HeaderName::from_static("azureml-model-deployment");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// What the router calls a request that could not be read in exactly one way.
+pub(crate) type Fault = (Outcome, &'static str);
+
+/// Refuses heads that are over a limit, or that a replica could read differently.
+pub(crate) fn check(parts: &Parts, limits: &Limits) -> Result<(), Fault> {
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let lines: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if target + lines > limits.head_bytes_max {
+        return Err((Outcome::HeadTooLarge, "request line and headers are over max-head-bytes"));
+    }
+    if parts.headers.len() > limits.headers_max {
+        return Err((Outcome::HeadTooLarge, "more request headers than max-headers"));
+    }
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err((Outcome::Malformed, "more than one Host header"));
+    }
+    if host.is_none() && parts.version == Version::HTTP_11 {
+        return Err((Outcome::Malformed, "no Host header"));
+    }
+    if parts.headers.contains_key(TRANSFER_ENCODING) && parts.headers.contains_key(CONTENT_LENGTH) {
+        return Err((Outcome::Malformed, "both Transfer-Encoding and Content-Length"));
+    }
+    if parts.headers.contains_key(TRANSFER_ENCODING) && parts.version != Version::HTTP_11 {
+        return Err((Outcome::Malformed, "Transfer-Encoding outside HTTP/1.1"));
+    }
+    Ok(())
+}
+
+/// The size that the client announced for its body.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Who sent the request, and on whose word.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer<'a> {
+    pub(crate) address: SocketAddr,
+    /// Whether what it says about the client is believed.
+    pub(crate) trusted: bool,
+    pub(crate) limits: &'a Limits,
+}
+
+impl Peer<'_> {
+    /// The client's address: the peer's, or the last untrusted one that trusted proxies report.
+    pub(crate) fn client_ip(&self, headers: &HeaderMap) -> IpAddr {
+        let mut client = self.address.ip().to_canonical();
+        if !self.trusted {
+            return client;
+        }
+        let lines: Vec<&str> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
+        for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+            let Some(ip) = read_ip(hop) else { break };
+            client = ip;
+            if !self.limits.trusts(ip) {
+                break;
+            }
+        }
+        client
+    }
+
+    /// The request's id: the trusted proxy's, else a fresh one.
+    pub(crate) fn request_id(&self, headers: &HeaderMap, dice: &mut Dice) -> RequestId {
+        let kept = headers.get(X_REQUEST_ID).filter(|id| self.trusted && is_plain_id(id));
+        kept.map_or_else(|| RequestId::Made(make_id(dice)), |id| RequestId::Kept(id.clone()))
+    }
+}
+
+/// An address with or without port and brackets, as proxies write it.
+fn read_ip(hop: &str) -> Option<IpAddr> {
+    let hop = hop.trim();
+    let ip = hop.parse().ok().or_else(|| hop.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    ip.or_else(|| hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok()).map(|ip: IpAddr| ip.to_canonical())
+}
+
+fn is_plain_id(id: &HeaderValue) -> bool {
+    (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+}
+
+/// A random (version 4) UUID.
+pub(crate) fn make_id(dice: &mut Dice) -> Uuid {
+    let (high, low) = (dice.throw().to_be_bytes(), dice.throw().to_be_bytes());
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&high);
+    bytes[8..].copy_from_slice(&low);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
+/// A request id as header value.
+pub(crate) fn id_value(id: &RequestId) -> HeaderValue {
+    match id {
+        RequestId::Kept(value) => value.clone(),
+        RequestId::Made(uuid) => {
+            let mut buffer = Uuid::encode_buffer();
+            let text = uuid.hyphenated().encode_lower(&mut buffer);
+            HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+        }
+    }
+}
+
+/// The client's own id: letters, digits, `_` and `-`, at most 40 of them.
+pub(crate) fn clean_client_id(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let value = headers.get(name)?;
+    let is_clean = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if value.len() <= 40 && value.as_bytes().iter().all(is_clean) {
+        return (!value.is_empty()).then(|| value.clone());
+    }
+    let clean: Vec<u8> = value.as_bytes().iter().copied().filter(|byte| is_clean(byte)).take(40).collect();
+    HeaderValue::from_bytes(&clean).ok().filter(|value| !value.is_empty())
+}
+
+/// The 32 digits of the trace, where `traceparent` is valid.
+fn trace_id(headers: &HeaderMap) -> Option<[u8; 32]> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let bytes = values.next()?.as_bytes();
+    if values.next().is_some() || bytes.len() < 55 || (bytes.starts_with(b"00") && bytes.len() != 55) {
+        return None;
+    }
+    let is_hex = |range: std::ops::Range<usize>| {
+        bytes.get(range).is_some_and(|part| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+    };
+    let dashes = [2, 35, 52].iter().all(|&at| bytes.get(at) == Some(&b'-'));
+    let id: [u8; 32] = bytes.get(3..35)?.try_into().ok()?;
+    let valid = dashes && is_hex(0..2) && is_hex(3..35) && is_hex(36..52) && is_hex(53..55);
+    (valid && !bytes.starts_with(b"ff") && id.iter().any(|&b| b != b'0')).then_some(id)
+}
+
+/// Sees to it that the request belongs to a trace, and says to which.
+pub(crate) fn trace(headers: &mut HeaderMap, dice: &mut Dice) -> [u8; 32] {
+    if let Some(id) = trace_id(headers) {
+        return id;
+    }
+    headers.remove(TRACESTATE);
+    let text = format!("00-{:016x}{:016x}-{:016x}-01", dice.throw(), dice.throw() | 1, dice.throw() | 1);
+    let mut id = [b'0'; 32];
+    if let Some(digits) = text.as_bytes().get(3..35) {
+        id.copy_from_slice(digits);
+    }
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        headers.insert(TRACEPARENT, value);
+    }
+    id
+}
+
+/// What stays on one hop, in either direction (RFC 9110 §7.6.1), and what `Connection` names.
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in named {
+            // The framing of the message is not for the peer to take away.
+            if name != CONTENT_LENGTH && name != HOST {
+                headers.remove(name);
+            }
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+/// The protocol that the client wants to change to, where it may.
+pub(crate) fn wanted_upgrade(parts: &Parts) -> Option<HeaderValue> {
+    let wants = parts
+        .headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade")));
+    let protocol = parts.headers.get(UPGRADE)?;
+    // A change to HTTP/2 would take the connection out of the router's hands.
+    let allowed = !protocol.as_bytes().eq_ignore_ascii_case(b"h2c");
+    (wants && allowed && parts.version == Version::HTTP_11 && parts.method != Method::CONNECT).then(|| protocol.clone())
+}
+
+/// Makes the headers of the request to the replica out of those of the client.
+pub(crate) fn to_replica(
+    parts: &mut Parts,
+    peer: Peer<'_>,
+    record: &Record,
+    has_body: bool,
+    upgrade: Option<&HeaderValue>,
+) {
+    let accepts_trailers =
+        parts.headers.get(TE).is_some_and(|te| te.as_bytes().to_ascii_lowercase().windows(8).any(|w| w == b"trailers"));
+    remove_hop_by_hop(&mut parts.headers);
+    let headers = &mut parts.headers;
+    headers.remove(EXPECT);
+    if !peer.limits.pass_authorization {
+        headers.remove(AUTHORIZATION);
+    }
+    if parts.version == Version::HTTP_2 {
+        join_cookies(headers);
+        if !headers.contains_key(HOST)
+            && let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
+        {
+            headers.insert(HOST, host);
+        }
+    }
+    if accepts_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if has_body && !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if let Some(protocol) = upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, protocol.clone());
+    }
+    forward_client(headers, peer);
+    headers.insert(X_REQUEST_ID, id_value(&record.request_id));
+    set_or_remove(headers, X_MS_CLIENT_REQUEST_ID, record.client_request_id.as_ref());
+    // The stock server refuses long ones, so only the cleaned one is passed on.
+    set_or_remove(headers, X_MS_REQUEST_ID, record.ms_request_id.as_ref());
+}
+
+fn set_or_remove(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {
+    match value {
+        Some(value) => drop(headers.insert(name, value.clone())),
+        None => drop(headers.remove(name)),
+    }
+}
+
+/// HTTP/2 may split the cookies over several fields; HTTP/1.1 may not.
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Tells the replica who the client is: appends to what a trusted proxy said, replaces what anybody else said.
+fn forward_client(headers: &mut HeaderMap, peer: Peer<'_>) {
+    let ip = peer.address.ip().to_canonical();
+    let text = ip.to_string();
+    let Ok(ip_value) = HeaderValue::from_str(&text) else { return };
+    let host = headers.get(HOST).cloned();
+    if !peer.trusted {
+        if headers.contains_key(FORWARDED) {
+            headers.insert(FORWARDED, forwarded_element(ip));
+        }
+        headers.insert(X_FORWARDED_FOR, ip_value.clone());
+        headers.insert(X_REAL_IP, ip_value);
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        set_or_remove(headers, X_FORWARDED_HOST, host.as_ref());
+        return;
+    }
+    append_to_list(headers, &X_FORWARDED_FOR, ip_value.clone());
+    if headers.contains_key(FORWARDED) {
+        append_to_list(headers, &FORWARDED, forwarded_element(ip));
+    }
+    headers.entry(X_REAL_IP).or_insert(ip_value);
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    if let Some(host) = host {
+        headers.entry(X_FORWARDED_HOST).or_insert(host);
+    }
+}
+
+fn forwarded_element(ip: IpAddr) -> HeaderValue {
+    let element = match ip {
+        IpAddr::V4(ip) => format!("for={ip};proto=http"),
+        IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto=http"),
+    };
+    HeaderValue::from_str(&element).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
+}
+
+/// Adds to a comma-separated list, in one line.
+fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
+    let mut list: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    list.push(value.as_bytes());
+    if let Ok(joined) = HeaderValue::from_bytes(&list.join(&b", "[..])) {
+        headers.insert(name, joined);
+    }
+}
+
+/// Puts the ids of a request on its answer, whoever made it.
+pub(crate) fn identify(headers: &mut HeaderMap, record: &Record) {
+    let id = id_value(&record.request_id);
+    let ms_id = record.ms_request_id.as_ref().or(record.client_request_id.as_ref()).unwrap_or(&id);
+    headers.insert(X_MS_REQUEST_ID, ms_id.clone());
+    headers.insert(X_REQUEST_ID, id);
+    set_or_remove(headers, X_MS_CLIENT_REQUEST_ID, record.client_request_id.as_ref());
+    if let Some(deployment) = &record.deployment
+        && let Ok(name) = HeaderValue::from_str(deployment.name.as_str())
+    {
+        headers.insert(MODEL_DEPLOYMENT, name);
+    }
+}
+
+#[cfg(test)]
+#[path = "headers/tests.rs"]
+mod tests;

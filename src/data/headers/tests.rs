@@ -1,0 +1,217 @@
+use super::*;
+use http::Request;
+
+fn parts(version: Version, lines: &[(&str, &str)]) -> Parts {
+    let mut builder = Request::builder().method("POST").uri("/api/v1/endpoint/iris/score").version(version);
+    for (name, value) in lines {
+        builder = builder.header(*name, *value);
+    }
+    builder.body(()).unwrap().into_parts().0
+}
+
+fn h1(lines: &[(&str, &str)]) -> Parts {
+    parts(Version::HTTP_11, lines)
+}
+
+fn record() -> Record {
+    let id = RequestId::Made(Uuid::from_u128(1));
+    Record::new(std::time::Instant::now(), std::time::SystemTime::UNIX_EPOCH, IpAddr::from([10, 0, 0, 1]), id)
+}
+
+fn peer(limits: &Limits, trusted: bool) -> Peer<'_> {
+    Peer { address: SocketAddr::from(([10, 0, 0, 1], 999)), trusted, limits }
+}
+
+/// The headers that a replica gets, by name.
+fn sent(mut parts: Parts, trusted: bool) -> HeaderMap {
+    let limits = Limits::default();
+    to_replica(&mut parts, peer(&limits, trusted), &record(), false, None);
+    parts.headers
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+    headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+}
+
+#[test]
+fn hop_by_hop_headers_and_those_that_connection_names_stay_behind() {
+    let headers = sent(
+        h1(&[
+            ("host", "h"),
+            ("connection", "keep-alive, X-Secret"),
+            ("connection", "x-other"),
+            ("x-secret", "1"),
+            ("x-other", "2"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("upgrade", "websocket"),
+            ("te", "gzip"),
+            ("expect", "100-continue"),
+            ("x-kept", "3"),
+        ]),
+        false,
+    );
+    for name in ["connection", "x-secret", "x-other", "keep-alive", "proxy-connection", "upgrade", "te", "expect"] {
+        assert!(!headers.contains_key(name), "{name}");
+    }
+    assert_eq!(text(&headers, "x-kept"), ["3"]);
+}
+
+#[test]
+fn connection_cannot_take_the_framing_away() {
+    let headers = sent(h1(&[("host", "h"), ("content-length", "4"), ("connection", "content-length, host")]), false);
+    assert_eq!(text(&headers, "content-length"), ["4"]);
+    assert_eq!(text(&headers, "host"), ["h"]);
+}
+
+#[test]
+fn credentials_stay_behind_unless_they_are_asked_for() {
+    let lines = [("host", "h"), ("authorization", "Bearer key")];
+    assert!(!sent(h1(&lines), false).contains_key("authorization"));
+    let limits = Limits { pass_authorization: true, ..Limits::default() };
+    let mut parts = h1(&lines);
+    to_replica(&mut parts, peer(&limits, false), &record(), false, None);
+    assert_eq!(text(&parts.headers, "authorization"), ["Bearer key"]);
+}
+
+#[test]
+fn only_a_trusted_peer_is_believed_about_the_client() {
+    let lines = [
+        ("host", "h"),
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-for", "2.2.2.2"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "public"),
+        ("x-real-ip", "1.1.1.1"),
+        ("forwarded", "for=1.1.1.1"),
+    ];
+    let headers = sent(h1(&lines), true);
+    assert_eq!(text(&headers, "x-forwarded-for"), ["1.1.1.1, 2.2.2.2, 10.0.0.1"]);
+    assert_eq!(text(&headers, "x-forwarded-proto"), ["https"]);
+    assert_eq!(text(&headers, "x-forwarded-host"), ["public"]);
+    assert_eq!(text(&headers, "x-real-ip"), ["1.1.1.1"]);
+    assert_eq!(text(&headers, "forwarded"), ["for=1.1.1.1, for=10.0.0.1;proto=http"]);
+    let headers = sent(h1(&lines), false);
+    assert_eq!(text(&headers, "x-forwarded-for"), ["10.0.0.1"]);
+    assert_eq!(text(&headers, "x-forwarded-proto"), ["http"]);
+    assert_eq!(text(&headers, "x-forwarded-host"), ["h"]);
+    assert_eq!(text(&headers, "x-real-ip"), ["10.0.0.1"]);
+    assert_eq!(text(&headers, "forwarded"), ["for=10.0.0.1;proto=http"]);
+}
+
+#[test]
+fn the_client_is_the_last_untrusted_hop() {
+    let limits = Limits { trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()], ..Limits::default() };
+    let client = |trusted, lines: &[(&str, &str)]| peer(&limits, trusted).client_ip(&h1(lines).headers).to_string();
+    assert_eq!(client(true, &[("x-forwarded-for", "6.6.6.6, 1.2.3.4, 10.9.9.9")]), "1.2.3.4");
+    assert_eq!(client(true, &[("x-forwarded-for", "[2001:db8::1]:443")]), "2001:db8::1");
+    assert_eq!(client(true, &[("x-forwarded-for", "1.2.3.4, nonsense")]), "10.0.0.1");
+    assert_eq!(client(true, &[]), "10.0.0.1");
+    assert_eq!(client(false, &[("x-forwarded-for", "1.2.3.4")]), "10.0.0.1");
+}
+
+#[test]
+fn request_ids_are_fresh_unless_a_trusted_peer_has_one() {
+    let limits = Limits::default();
+    let headers = h1(&[("x-request-id", "from-ingress")]).headers;
+    let mut dice = Dice::new(1);
+    assert_eq!(
+        peer(&limits, true).request_id(&headers, &mut dice),
+        RequestId::Kept(HeaderValue::from_static("from-ingress"))
+    );
+    let RequestId::Made(a) = peer(&limits, false).request_id(&headers, &mut dice) else { panic!("kept") };
+    let RequestId::Made(b) = peer(&limits, false).request_id(&headers, &mut dice) else { panic!("kept") };
+    assert_ne!(a, b);
+    assert_eq!(a.get_version_num(), 4);
+    let odd = h1(&[("x-request-id", "two words")]).headers;
+    assert!(matches!(peer(&limits, true).request_id(&odd, &mut dice), RequestId::Made(_)));
+}
+
+#[test]
+fn client_ids_are_cleaned_and_cut() {
+    let clean = |id: &str| {
+        let headers = h1(&[("x-ms-client-request-id", id)]).headers;
+        clean_client_id(&headers, &X_MS_CLIENT_REQUEST_ID).map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(clean("abc_DEF-123").as_deref(), Some("abc_DEF-123"));
+    assert_eq!(clean("a b\tc<script>").as_deref(), Some("abcscript"));
+    assert_eq!(clean(&"x".repeat(200)), Some("x".repeat(40)));
+    assert_eq!(clean("!!"), None);
+    assert_eq!(clean(""), None);
+}
+
+#[test]
+fn a_trace_is_passed_on_if_valid_and_started_if_not() {
+    let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut headers = h1(&[("traceparent", valid), ("tracestate", "a=1")]).headers;
+    assert_eq!(&trace(&mut headers, &mut Dice::new(1)), b"0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(text(&headers, "traceparent"), [valid]);
+    assert_eq!(text(&headers, "tracestate"), ["a=1"]);
+    for invalid in [
+        "",
+        "garbage",
+        "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+        "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+        "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+    ] {
+        let mut headers = h1(&[("traceparent", invalid), ("tracestate", "a=1")]).headers;
+        let id = trace(&mut headers, &mut Dice::new(1));
+        assert!(!headers.contains_key("tracestate"), "{invalid}");
+        assert_eq!(trace_id(&headers), Some(id), "{invalid}");
+    }
+}
+
+#[test]
+fn heads_that_two_servers_could_read_differently_are_refused() {
+    let limits = Limits::default();
+    let fault = |parts: &Parts| check(parts, &limits).unwrap_err().0;
+    assert!(check(&h1(&[("host", "h")]), &limits).is_ok());
+    assert_eq!(fault(&h1(&[])), Outcome::Malformed);
+    assert!(check(&parts(Version::HTTP_10, &[]), &limits).is_ok());
+    assert_eq!(fault(&h1(&[("host", "a"), ("host", "b")])), Outcome::Malformed);
+    let both = [("host", "h"), ("transfer-encoding", "chunked"), ("content-length", "3")];
+    assert_eq!(fault(&h1(&both)), Outcome::Malformed);
+    assert_eq!(fault(&parts(Version::HTTP_10, &[("transfer-encoding", "chunked")])), Outcome::Malformed);
+    let long = "x".repeat(limits.head_bytes_max);
+    assert_eq!(fault(&h1(&[("host", "h"), ("x-long", &long)])), Outcome::HeadTooLarge);
+    let many: Vec<(String, &str)> = (0..=limits.headers_max).map(|i| (format!("x-{i}"), "1")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    assert_eq!(fault(&h1(&many)), Outcome::HeadTooLarge);
+}
+
+#[test]
+fn an_http2_request_becomes_a_proper_http1_request() {
+    let mut parts = parts(Version::HTTP_2, &[("cookie", "a=1"), ("cookie", "b=2")]);
+    parts.uri = "http://models.example/api/v1/endpoint/iris/score".parse().unwrap();
+    let headers = sent(parts, false);
+    assert_eq!(text(&headers, "cookie"), ["a=1; b=2"]);
+    assert_eq!(text(&headers, "host"), ["models.example"]);
+}
+
+#[test]
+fn an_upgrade_is_asked_for_with_both_headers_or_not_at_all() {
+    let asks = h1(&[("host", "h"), ("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
+    let protocol = wanted_upgrade(&asks).unwrap();
+    let (limits, mut parts) = (Limits::default(), asks);
+    to_replica(&mut parts, peer(&limits, false), &record(), false, Some(&protocol));
+    assert_eq!(text(&parts.headers, "connection"), ["upgrade"]);
+    assert_eq!(text(&parts.headers, "upgrade"), ["websocket"]);
+    assert!(wanted_upgrade(&h1(&[("upgrade", "websocket")])).is_none());
+    assert!(wanted_upgrade(&h1(&[("connection", "upgrade")])).is_none());
+    assert!(wanted_upgrade(&h1(&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")])).is_none());
+}
+
+#[test]
+fn an_answer_says_whose_it_is() {
+    let mut record = record();
+    let mut headers = h1(&[("x-request-id", "container"), ("x-ms-client-request-id", "container")]).headers;
+    identify(&mut headers, &record);
+    assert_eq!(text(&headers, "x-request-id"), ["00000000-0000-0000-0000-000000000001"]);
+    assert_eq!(text(&headers, "x-ms-request-id"), ["00000000-0000-0000-0000-000000000001"]);
+    assert!(!headers.contains_key("x-ms-client-request-id"));
+    record.client_request_id = Some(HeaderValue::from_static("mine"));
+    identify(&mut headers, &record);
+    assert_eq!(text(&headers, "x-ms-request-id"), ["mine"]);
+    assert_eq!(text(&headers, "x-ms-client-request-id"), ["mine"]);
+}

@@ -1,0 +1,103 @@
+//! The record of an exchange, handed in exactly once.
+//!
+//! Owner: the exchange at first, then the body of its answer. Whoever holds it when it is dropped has decided how the
+//! exchange ended: finished, broken off, panicked, or simply dropped because the client went away. Dropping it counts
+//! the metrics and writes the log line.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+use tokio::sync::oneshot;
+
+use super::socket::Link;
+use super::upload::Upload;
+use crate::core::outcome::Outcome;
+use crate::core::record::Record;
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) record: Box<Record>,
+    pub(crate) upload: Option<Upload>,
+    /// Tells the copy of a mirrored request how the primary ended.
+    pub(crate) mirror: Option<oneshot::Sender<StatusCode>>,
+    link: Arc<Link>,
+}
+
+impl Ledger {
+    pub(crate) fn new(record: Record, link: Arc<Link>) -> Self {
+        link.begin();
+        Self { record: Box::new(record), upload: None, mirror: None, link }
+    }
+
+    /// Says how it ended. The status stays as it was sent where an answer had begun.
+    pub(crate) fn conclude(&mut self, outcome: Outcome) {
+        self.record.outcome = outcome;
+    }
+
+    /// Marks the client's connection: what it got of the answer must not look whole.
+    pub(crate) fn break_connection(&self) {
+        self.link.set_broken();
+    }
+
+    fn take_over_upload(&mut self) {
+        if let Some(upload) = self.upload.take() {
+            let progress = upload.progress();
+            self.record.request_bytes = progress.bytes;
+            self.record.received = progress.ended;
+            upload.cut();
+        }
+    }
+
+    fn count(&self, end: Instant) {
+        let record = &*self.record;
+        let index = self.link.worker.index;
+        let Some(deployment) = &record.deployment else {
+            let refusals = record.endpoint.as_ref().map_or(&self.link.worker.shared.vitals.refusals, |e| &e.refusals);
+            refusals.bump(index, record.outcome);
+            return;
+        };
+        let shard = deployment.state.shard(index);
+        if record.outcome == Outcome::Served {
+            shard.served.bump(record.status.unwrap_or(StatusCode::OK).as_u16());
+        } else {
+            shard.outcomes[record.outcome.index()].bump();
+        }
+        shard.total.observe(micros(end.saturating_duration_since(record.started)));
+        shard.request_size.observe(record.request_bytes);
+        if let Some(queued) = record.queued {
+            shard.queue.observe(micros(queued));
+        }
+        if let (Some(upstream), Some(overhead)) = (record.upstream(end), record.overhead(end)) {
+            shard.upstream.observe(micros(upstream));
+            shard.overhead.observe(micros(overhead));
+            shard.answer_size.observe(record.answer_bytes);
+        }
+    }
+}
+
+fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        let end = Instant::now();
+        if std::thread::panicking() {
+            self.record.outcome = Outcome::Internal;
+            self.record.detail = Some("the router panicked while it handled this request".into());
+        }
+        if self.record.status.is_none() {
+            self.record.status = Some(self.record.outcome.status());
+        }
+        if let (Some(mirror), Some(status)) = (self.mirror.take(), self.record.status) {
+            // Where the copy is done already, nobody is interested any more.
+            let _ = mirror.send(status);
+        }
+        self.take_over_upload();
+        self.count(end);
+        self.link.worker.log.write(&self.record, end);
+        self.link.end(end);
+    }
+}

@@ -1,0 +1,152 @@
+//! Bound sockets, and the loop that hands what they accept to the worker with the fewest connections.
+//!
+//! An ingress controller may hold only a handful of connections, so where the kernel would spread them by hash, some
+//! workers could stand idle beside busy ones; counting spreads them evenly. The loop runs on a worker's own thread, so
+//! with one worker a connection never changes threads.
+//!
+//! A failed accept never ends the loop: a connection that was reset before it was accepted is forgotten, and where the
+//! process has no descriptors or memory left the loop pauses, longer each time, and goes on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+
+use super::connection;
+use super::worker::{Accepted, Handle, Phase, Worker};
+
+/// Connections that the kernel holds for us until we accept them.
+const BACKLOG: i32 = 4096;
+/// The shortest and longest pause after a failed accept.
+const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_millis(100);
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: std::net::TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Binds to an address; port 0 chooses one.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let socket: std::net::TcpListener = socket.into();
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address })
+    }
+
+    /// Where it is bound.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Where accepted sockets may go.
+#[derive(Clone, Debug)]
+pub struct Workers(Arc<[(Arc<Worker>, mpsc::Sender<Accepted>)]>);
+
+impl Workers {
+    /// All workers of the router.
+    pub fn new(handles: &[Handle]) -> Self {
+        Self(handles.iter().map(|handle| (handle.worker.clone(), handle.inbox.clone())).collect())
+    }
+
+    /// Gives a socket, accepted by the first worker, to the one with the fewest connections.
+    fn give(&self, socket: TcpStream, peer: SocketAddr) {
+        let load = |entry: &&(Arc<Worker>, _)| entry.0.connections.load(Ordering::Relaxed);
+        let Some((worker, inbox)) = self.0.iter().min_by_key(load) else { return };
+        if worker.index == 0 {
+            return connection::spawn(worker, socket, peer);
+        }
+        let sent = socket.into_std().map(|socket| inbox.try_send(Accepted { socket, peer }));
+        if !matches!(sent, Ok(Ok(()))) {
+            worker.shared.vitals.connections.refused.bump();
+        }
+    }
+}
+
+/// Accepts until the router no longer takes anything new, then closes the socket. Runs on the first worker.
+pub async fn accept(listener: Listener, workers: Workers, mut phase: watch::Receiver<Phase>) -> io::Result<()> {
+    let Some((first, _)) = workers.0.first().cloned() else { return Ok(()) };
+    let (counts, limits) = (&first.shared.vitals.connections, first.limits());
+    let listener = TcpListener::from_std(listener.socket)?;
+    let mut pause = *PAUSE.start();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = phase.wait_for(|phase| *phase >= Phase::Finishing) => return Ok(()),
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                pause = *PAUSE.start();
+                counts.accepted.bump();
+                if counts.open.load(Ordering::Relaxed) >= limits.connections_max {
+                    counts.refused.bump();
+                    tokio::spawn(turn_away(socket));
+                } else {
+                    workers.give(socket, peer);
+                }
+            }
+            Err(error) => {
+                counts.accept_errors.bump();
+                if !concerns_one_connection(&error) {
+                    tracing::warn!(target: "scorefront::listen", %error, "cannot accept connections, pausing");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(*PAUSE.end());
+                }
+            }
+        }
+    }
+}
+
+fn concerns_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Tells a client over the limit why it is not served. One that does not take the answer at once is closed all the same.
+async fn turn_away(mut socket: TcpStream) {
+    let body = "{\"error\":{\"code\":\"RouterOverloaded\",\"message\":\"The router has as many client connections as \
+                max-connections allows.\",\"requestId\":\"none\"}}\n";
+    let length = body.len();
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-type: \
+         application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    let _ = tokio::time::timeout(TURN_AWAY, socket.write_all(answer.as_bytes())).await;
+}
+
+/// How long a client over the limit has to take its answer.
+const TURN_AWAY: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt as _;
+
+    #[tokio::test]
+    async fn a_client_over_the_limit_gets_a_whole_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        turn_away(socket).await;
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let length: usize =
+            head.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap().parse().unwrap();
+        assert_eq!(body.len(), length);
+        assert!(body.contains("max-connections"));
+    }
+}

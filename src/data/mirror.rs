@@ -1,0 +1,142 @@
+//! Copies of requests for a shadow deployment.
+//!
+//! The copy never delays or harms the primary: it is made of chunks that pass by anyway, waits for the whole body off
+//! the primary's path, takes a slot only if one is free, and has limits of its own (`max-mirrors`, `mirror-bytes`).
+//! Its answer is counted and thrown away.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use tokio::sync::oneshot;
+use tokio::time::timeout_at;
+
+use super::forward::{Outgoing, note_connect_failure, note_connect_success};
+use super::ledger::Ledger;
+use super::pending::{Busy, Lease, Pending};
+use super::pool;
+use super::upload::{Upload, UploadBody};
+use super::worker::Worker;
+use crate::core::snapshot::{Deployment, Endpoint};
+use crate::core::state::MirrorShard;
+
+/// One copy under way; counts as such until it is dropped.
+struct Copy {
+    worker: Arc<Worker>,
+    deployment: Arc<Deployment>,
+    request: Request<()>,
+    upload: Option<Upload>,
+    primary: oneshot::Receiver<StatusCode>,
+}
+
+/// Copies this request, if it is one of those to be copied.
+pub(crate) fn start(worker: &Arc<Worker>, endpoint: &Endpoint, outgoing: &Outgoing, ledger: &mut Ledger) {
+    let Some(mirror) = &endpoint.mirror else { return };
+    let is_primary = ledger.record.deployment.as_ref().is_some_and(|chosen| Arc::ptr_eq(chosen, &mirror.deployment));
+    if is_primary || worker.dice().below(100) >= u32::from(mirror.percent) {
+        return;
+    }
+    let deployment = mirror.deployment.clone();
+    let (limits, mirrors) = (worker.limits(), &worker.shared.vitals.mirrors);
+    if mirrors.fetch_add(1, Ordering::Relaxed) >= limits.mirrors_max {
+        mirrors.fetch_sub(1, Ordering::Relaxed);
+        deployment.state.shard(worker.index).mirror.skipped.bump();
+        return;
+    }
+    let mut request = Request::new(());
+    *request.method_mut() = outgoing.method.clone();
+    *request.uri_mut() = outgoing.target.clone();
+    *request.headers_mut() = outgoing.headers.clone();
+    if let Some(upload) = &outgoing.upload {
+        upload.copy(limits.mirror_bytes_max);
+    }
+    let (tell, primary) = oneshot::channel();
+    ledger.mirror = Some(tell);
+    ledger.record.mirrored = Some(deployment.clone());
+    let copy = Copy { worker: worker.clone(), deployment, request, upload: outgoing.upload.clone(), primary };
+    tokio::spawn(copy.run());
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        self.worker.shared.vitals.mirrors.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Copy {
+    async fn run(mut self) {
+        let deployment = self.deployment.clone();
+        let counts = &deployment.state.shard(self.worker.index).mirror;
+        let deadline = Instant::now() + deployment.settings.request_timeout;
+        let Some(chunks) = self.body(deadline).await else {
+            counts.skipped.bump();
+            return;
+        };
+        let (now, gate) = (Instant::now(), &deployment.state.gate);
+        let free = gate.try_claim(&deployment.replicas, self.worker.micros(now), &mut self.worker.dice());
+        let Some(replica) = free else {
+            counts.skipped.bump();
+            return;
+        };
+        let lease = Lease::new(deployment.clone(), replica);
+        match timeout_at(deadline.into(), self.send(lease, chunks)).await {
+            Ok(Some(status)) => self.count(counts, status, now).await,
+            Ok(None) | Err(_) => counts.failed.bump(),
+        }
+    }
+
+    /// The body, once the primary's client has sent it all.
+    async fn body(&self, deadline: Instant) -> Option<Vec<Bytes>> {
+        let Some(upload) = &self.upload else { return Some(Vec::new()) };
+        timeout_at(deadline.into(), poll_fn(|cx| upload.poll_copy(cx))).await.ok()?
+    }
+
+    /// Sends the copy and reads its answer to the end.
+    async fn send(&mut self, lease: Lease, chunks: Vec<Bytes>) -> Option<StatusCode> {
+        let replica = lease.replica().clone();
+        let parked = self.worker.pool.take(replica.state.serial(), replica.address, Instant::now());
+        let connector = match parked {
+            Some(connector) => connector,
+            None => {
+                let connect = pool::connect(replica.address);
+                let Ok(Ok(connector)) = tokio::time::timeout(self.worker.limits().connect_timeout, connect).await
+                else {
+                    note_connect_failure(&self.worker, &self.deployment, &replica);
+                    return None;
+                };
+                note_connect_success(&self.worker, &self.deployment, &replica);
+                connector
+            }
+        };
+        let request = std::mem::take(&mut self.request).map(|()| UploadBody::whole(chunks));
+        let mut pending = Pending::send(connector, request, Busy::new(lease, self.worker.clone()));
+        let reply = poll_fn(|cx| pending.poll(cx)).await?;
+        let (busy, _) = pending.into_parts();
+        let Ok(response) = reply else {
+            busy?.done(None, Instant::now());
+            return None;
+        };
+        let status = response.status();
+        let mut body = response.into_body();
+        let mut whole = true;
+        while let Some(frame) = body.frame().await {
+            whole &= frame.is_ok();
+        }
+        busy?.done(None, Instant::now());
+        whole.then_some(status)
+    }
+
+    async fn count(&mut self, counts: &MirrorShard, status: StatusCode, started: Instant) {
+        counts.answered.bump(status.as_u16());
+        counts.duration.observe(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        let patience = self.deployment.settings.request_timeout;
+        if let Ok(Ok(primary)) = tokio::time::timeout(patience, &mut self.primary).await {
+            let same = primary.as_u16() / 100 == status.as_u16() / 100;
+            if same { counts.agreed.bump() } else { counts.differed.bump() }
+        }
+    }
+}

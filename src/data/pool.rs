@@ -1,0 +1,102 @@
+//! Idle connections to replicas: per worker, per replica, the last one used first.
+//!
+//! Owner: one worker; its mutex is never contended. Keyed by the replica state's serial number, which is unique in
+//! the process, never by a hash or an address: no request can meet another replica's connection.
+//! Holds: a connection is parked only when its answer was read whole and the replica did not ask to close; it is not
+//!        kept longer than `upstream-idle-ms`, less than common servers keep theirs, so that it is rarely the server
+//!        that closes first.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+
+use super::upload::UploadBody;
+
+/// A connection to a replica that can take a request.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    pub(crate) sender: SendRequest<UploadBody>,
+    pub(crate) address: SocketAddr,
+    /// Whether it carried a request before.
+    pub(crate) reused: bool,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connector: Connector,
+    since: Instant,
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    idle_max: Duration,
+    per_replica_max: usize,
+    stacks: Mutex<HashMap<u64, Vec<Idle>>>,
+}
+
+impl Pool {
+    pub(crate) fn new(idle_max: Duration, per_replica_max: usize) -> Self {
+        Self { idle_max, per_replica_max, stacks: Mutex::default() }
+    }
+
+    /// An idle connection to this replica, if one is left that is fit for use.
+    pub(crate) fn take(&self, serial: u64, address: SocketAddr, now: Instant) -> Option<Connector> {
+        let mut stacks = self.stacks.lock();
+        let stack = stacks.get_mut(&serial)?;
+        while let Some(mut idle) = stack.pop() {
+            let young = now.saturating_duration_since(idle.since) < self.idle_max;
+            if young && idle.connector.address == address && idle.connector.sender.is_ready() {
+                idle.connector.reused = true;
+                return Some(idle.connector);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request.
+    pub(crate) fn park(&self, serial: u64, connector: Connector, now: Instant) {
+        if connector.sender.is_closed() || self.idle_max.is_zero() {
+            return;
+        }
+        let mut stacks = self.stacks.lock();
+        let stack = stacks.entry(serial).or_default();
+        if stack.len() < self.per_replica_max {
+            stack.push(Idle { connector, since: now });
+        }
+    }
+
+    /// Drops what idled too long, and what belongs to replicas that are no more.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.stacks.lock().retain(|_, stack| {
+            stack.retain(|idle| {
+                now.saturating_duration_since(idle.since) < self.idle_max && !idle.connector.sender.is_closed()
+            });
+            !stack.is_empty()
+        });
+    }
+}
+
+/// Opens a connection. Its driver runs as a task of its own until either side closes.
+pub(crate) async fn connect(address: SocketAddr) -> std::io::Result<Connector> {
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    let (sender, connection) = Builder::new()
+        .max_header_size(ANSWER_HEAD_MAX)
+        .handshake(TokioIo::new(socket))
+        .await
+        .map_err(std::io::Error::other)?;
+    tokio::spawn(async move {
+        // What went wrong is told to whoever waits for the answer.
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(Connector { sender, address, reused: false })
+}
+
+/// Bytes of an answer's head; more is a malformed answer.
+const ANSWER_HEAD_MAX: usize = 256 << 10;

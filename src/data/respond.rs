@@ -1,0 +1,245 @@
+//! Answers that the router makes itself. The only place on the data path that turns an outcome into a status.
+//!
+//! The body is always `{"error":{"code","message","requestId"}}`: clients of Azure ML crash on other shapes. The message
+//! says which endpoint and which limit, and what to change.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use uuid::Uuid;
+
+use super::headers;
+use super::ledger::Ledger;
+use super::stream::AnswerBody;
+use crate::core::limits::Limits;
+use crate::core::outcome::Outcome;
+use crate::core::record::{Record, RequestId};
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const MODEL_ERROR_STATUS: HeaderName = HeaderName::from_static("ms-azureml-model-error-statuscode");
+const MODEL_ERROR_REASON: HeaderName = HeaderName::from_static("ms-azureml-model-error-reason");
+
+/// A request turned away, or failed, before there was an answer to pass on.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) outcome: Outcome,
+    /// For the client.
+    pub(crate) message: String,
+    /// For `Retry-After`, where the outcome invites a retry.
+    pub(crate) retry_after_seconds: u32,
+    /// Whether the client's connection cannot go on.
+    pub(crate) close: bool,
+}
+
+impl Refused {
+    pub(crate) fn new(outcome: Outcome, message: impl Into<String>) -> Self {
+        Self { outcome, message: message.into(), retry_after_seconds: 1, close: false }
+    }
+
+    /// After so many seconds it may be worth another try.
+    pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_seconds = seconds;
+        self
+    }
+
+    /// The rest of the request will not be read.
+    pub(crate) fn closing(mut self) -> Self {
+        self.close = true;
+        self
+    }
+}
+
+/// The health page for load balancers.
+pub(crate) fn healthy(mut ledger: Ledger) -> Response<AnswerBody> {
+    ledger.conclude(Outcome::Served);
+    ledger.record.status = Some(StatusCode::OK);
+    let body = Bytes::from_static(b"Healthy\n");
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    local(StatusCode::OK, headers, body, ledger)
+}
+
+/// The answer to a refused request.
+pub(crate) fn refuse(refused: Refused, mut ledger: Ledger, server_timing: bool) -> Response<AnswerBody> {
+    let outcome = refused.outcome;
+    ledger.conclude(outcome);
+    ledger.record.status = Some(outcome.status());
+    let mut headers = HeaderMap::with_capacity(10);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if outcome.invites_retry() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(refused.retry_after_seconds));
+    }
+    if outcome == Outcome::Unauthorized {
+        headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if refused.close && ledger.record.version != http::Version::HTTP_2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if server_timing {
+        time(&mut headers, &ledger.record);
+    }
+    let body = error_body(outcome.code(), &refused.message, &ledger.record.request_id);
+    ledger.record.detail.get_or_insert_with(|| refused.message.into());
+    local(outcome.status(), headers, body.into(), ledger)
+}
+
+fn local(status: StatusCode, mut headers: HeaderMap, body: Bytes, ledger: Ledger) -> Response<AnswerBody> {
+    headers::identify(&mut headers, &ledger.record);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    let is_head = ledger.record.method == Some(http::Method::HEAD);
+    let body = if is_head { Bytes::new() } else { body };
+    let mut response = Response::new(AnswerBody::local(body, ledger));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// What the client gets when the router itself failed in the middle of an exchange; its record is written already.
+pub(crate) fn panicked() -> Response<AnswerBody> {
+    let id = RequestId::Kept(HeaderValue::from_static("unknown"));
+    let body = error_body(Outcome::Internal.code(), "The router failed to handle this request.", &id);
+    let mut response = Response::new(AnswerBody::unrecorded(body.into()));
+    *response.status_mut() = Outcome::Internal.status();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(headers::X_REQUEST_ID, HeaderValue::from_static("unknown"));
+    response
+}
+
+/// Turns the head of a replica's answer into that of the client's: a 500 of the scoring script becomes 502.
+pub(crate) fn pass_on(
+    status: StatusCode,
+    headers: &mut HeaderMap,
+    record: &mut Record,
+    server_timing: bool,
+) -> StatusCode {
+    headers::remove_hop_by_hop(headers);
+    headers::identify(headers, record);
+    if server_timing {
+        time(headers, record);
+    }
+    if status != StatusCode::INTERNAL_SERVER_ERROR {
+        record.outcome = Outcome::Served;
+        return status;
+    }
+    record.outcome = Outcome::ModelError;
+    headers.insert(MODEL_ERROR_STATUS, HeaderValue::from_static("500"));
+    headers.insert(MODEL_ERROR_REASON, HeaderValue::from_static("model_error"));
+    Outcome::ModelError.status()
+}
+
+/// `Server-Timing`: how long the request waited for a slot, and how long the replica took to begin its answer.
+fn time(headers: &mut HeaderMap, record: &Record) {
+    let Some(queued) = record.queued else { return };
+    let mut text = String::with_capacity(48);
+    let _ = write!(text, "queue;dur={}", Millis(queued.as_micros()));
+    if let (Some(admitted), Some(answered)) = (record.admitted, record.answered) {
+        let upstream = answered.saturating_duration_since(admitted);
+        let _ = write!(text, ", upstream;dur={}", Millis(upstream.as_micros()));
+    }
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
+        headers.append(SERVER_TIMING, value);
+    }
+}
+
+/// Microseconds shown as milliseconds with three decimals.
+struct Millis(u128);
+
+impl std::fmt::Display for Millis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+fn error_body(code: &str, message: &str, id: &RequestId) -> String {
+    let id = headers::id_value(id);
+    let id = id.to_str().unwrap_or_default();
+    let mut body = String::with_capacity(96 + message.len());
+    let _ = write!(body, "{{\"error\":{{\"code\":\"{code}\",\"message\":");
+    write_json_string(&mut body, message);
+    body.push_str(",\"requestId\":");
+    write_json_string(&mut body, id);
+    body.push_str("}}\n");
+    body
+}
+
+fn write_json_string(out: &mut String, text: &str) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            c if (c as u32) < 0x20 => drop(write!(out, "\\u{:04x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+/// What went wrong with a request that hyper could not read, by the status that it answers.
+pub(crate) fn fault(status: u16) -> Outcome {
+    match status {
+        431 | 414 => Outcome::HeadTooLarge,
+        408 => Outcome::RequestTooSlow,
+        _ => Outcome::Malformed,
+    }
+}
+
+/// The message for such a request.
+pub(crate) fn fault_message(outcome: Outcome, limits: &Limits) -> String {
+    if outcome == Outcome::HeadTooLarge {
+        return format!(
+            "The request line and headers are too large: at most {} bytes (max-head-bytes) and {} headers \
+             (max-headers) are accepted.",
+            limits.head_bytes_max, limits.headers_max
+        );
+    }
+    if outcome == Outcome::RequestTooSlow {
+        let millis = limits.head_timeout.as_millis();
+        return format!("The request line and headers did not arrive within head-timeout-ms ({millis}).");
+    }
+    "The request could not be read: its request line, headers or framing are not valid HTTP.".to_owned()
+}
+
+/// A whole answer, head and body, to stand in for hyper's bare one. `None` for a status that hyper does not give.
+pub(crate) fn unreadable(status: u16, id: Uuid, limits: &Limits) -> Option<Bytes> {
+    if !matches!(status, 400 | 408 | 414 | 431) {
+        return None;
+    }
+    let outcome = fault(status);
+    let id = RequestId::Made(id);
+    let body = error_body(outcome.code(), &fault_message(outcome, limits), &id);
+    let status = outcome.status();
+    let mut text = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
+    let id = headers::id_value(&id);
+    let id = id.to_str().unwrap_or_default();
+    let _ = write!(text, "x-request-id: {id}\r\nx-ms-request-id: {id}\r\ncontent-type: application/json\r\n");
+    let _ = write!(text, "content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+    Some(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_body_is_json_whatever_the_message() {
+        let id = RequestId::Made(Uuid::nil());
+        let body = error_body("QueueFull", "a \"quoted\" \\ name\nwith \u{1} and é", &id);
+        let parsed: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(parsed["error"]["message"], "a \"quoted\" \\ name\nwith \u{1} and é");
+        assert_eq!(parsed["error"]["code"], "QueueFull");
+        assert_eq!(parsed["error"]["requestId"], Uuid::nil().to_string());
+    }
+
+    #[test]
+    fn the_stand_in_names_the_setting() {
+        let text = unreadable(431, Uuid::nil(), &Limits::default()).unwrap();
+        let text = std::str::from_utf8(&text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 431 "), "{text}");
+        assert!(text.contains("max-head-bytes") && text.contains("max-headers"), "{text}");
+        assert!(unreadable(404, Uuid::nil(), &Limits::default()).is_none());
+    }
+}

@@ -1,0 +1,287 @@
+//! The client's socket as hyper sees it, with what hyper does not tell: whether the connection idles, is in the middle
+//! of a head, or cannot be written to.
+//!
+//! It also puts a body under the bare answers that hyper gives by itself when a request cannot be read, so that a
+//! client that sent too large a head learns which setting stood in its way.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use uuid::Uuid;
+
+use super::respond;
+use super::worker::Worker;
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Doing {
+    /// Waiting for the first byte of the next request.
+    Idle = 0,
+    /// Reading a head.
+    Head = 1,
+    /// At least one exchange is under way.
+    Exchange = 2,
+    /// Waiting for the first byte of the first request.
+    Fresh = 3,
+}
+
+/// What the parts of one client connection know of each other.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) peer: SocketAddr,
+    /// Whether the peer is a trusted proxy.
+    pub(crate) trusted: bool,
+    /// The id for a request that could not be read, of which there is at most one.
+    pub(crate) fault_id: Uuid,
+    doing: AtomicU8,
+    /// Since when, in microseconds on the router's clock.
+    since_us: AtomicU64,
+    /// Since when a write has been waiting for the client; 0 when none is.
+    blocked_us: AtomicU64,
+    /// Exchanges under way: more than one with HTTP/2.
+    exchanges: AtomicU64,
+    /// Whether an answer broke off, so that the connection must end visibly broken.
+    broken: AtomicU8,
+}
+
+impl Link {
+    pub(crate) fn new(worker: Arc<Worker>, peer: SocketAddr) -> Self {
+        let mut dice = worker.dice();
+        let fault_id = Uuid::from_u64_pair(dice.throw(), dice.throw());
+        let now = worker.micros(Instant::now());
+        Self {
+            trusted: worker.limits().trusts(peer.ip()),
+            peer,
+            fault_id,
+            doing: AtomicU8::new(Doing::Fresh as u8),
+            since_us: AtomicU64::new(now),
+            blocked_us: AtomicU64::new(0),
+            exchanges: AtomicU64::new(0),
+            broken: AtomicU8::new(0),
+            worker,
+        }
+    }
+
+    /// An exchange began.
+    pub(crate) fn begin(&self) {
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
+        self.doing.store(Doing::Exchange as u8, Ordering::Relaxed);
+    }
+
+    /// An exchange ended.
+    pub(crate) fn end(&self, now: Instant) {
+        if self.exchanges.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.enter(Doing::Idle, now);
+        }
+    }
+
+    /// What it is doing, and since when.
+    pub(crate) fn doing(&self) -> (Doing, u64) {
+        let doing = match self.doing.load(Ordering::Relaxed) {
+            0 => Doing::Idle,
+            1 => Doing::Head,
+            3 => Doing::Fresh,
+            _ => Doing::Exchange,
+        };
+        (doing, self.since_us.load(Ordering::Relaxed))
+    }
+
+    /// Since when a write has been waiting for the client.
+    pub(crate) fn blocked_since(&self) -> Option<u64> {
+        Some(self.blocked_us.load(Ordering::Relaxed)).filter(|&since| since != 0)
+    }
+
+    /// The answer under way broke off: what the client got must not look whole.
+    pub(crate) fn set_broken(&self) {
+        self.broken.store(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed) != 0
+    }
+
+    fn enter(&self, doing: Doing, now: Instant) {
+        self.since_us.store(self.worker.micros(now), Ordering::Relaxed);
+        self.doing.store(doing as u8, Ordering::Relaxed);
+    }
+
+    /// Bytes came. The first head is timed from the connect, the others from their first byte.
+    fn read(&self) {
+        match self.doing() {
+            (Doing::Idle, _) => self.enter(Doing::Head, Instant::now()),
+            (Doing::Fresh, _) => self.doing.store(Doing::Head as u8, Ordering::Relaxed),
+            (Doing::Head | Doing::Exchange, _) => {}
+        }
+    }
+
+    fn wrote(&self) {
+        if self.blocked_us.load(Ordering::Relaxed) != 0 {
+            self.blocked_us.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn could_not_write(&self) {
+        if self.blocked_us.load(Ordering::Relaxed) == 0 {
+            self.blocked_us.store(self.worker.micros(Instant::now()).max(1), Ordering::Relaxed);
+        }
+    }
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    io: TokioIo<TcpStream>,
+    link: Arc<Link>,
+    /// Read before anything else: what another protocol had read too much.
+    pushback: Bytes,
+    substitute: Option<Substitute>,
+}
+
+/// An answer of hyper's that is being replaced.
+#[derive(Debug)]
+struct Substitute {
+    ours: Bytes,
+    /// How much of hyper's is declared written once ours is.
+    theirs: usize,
+}
+
+impl Socket {
+    pub(crate) fn new(io: TcpStream, link: Arc<Link>) -> Self {
+        Self { io: TokioIo::new(io), link, pushback: Bytes::new(), substitute: None }
+    }
+
+    /// The same socket, on which `bytes` are still to be read first.
+    pub(crate) fn push_back(mut self, bytes: Bytes) -> Self {
+        self.pushback = bytes;
+        self
+    }
+
+    /// Makes the coming close a reset, so that nobody takes a truncated answer for a whole one.
+    pub(crate) fn reset_on_close(&self) {
+        // Best effort: where the option cannot be set, the missing end of the body still tells.
+        let _ = socket2::SockRef::from(self.io.inner()).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// Writes all of `bytes`.
+    pub(crate) async fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let n = poll_fn(|cx| Pin::new(&mut self.io).poll_write(cx, bytes)).await?;
+            bytes = bytes.get(n..).filter(|_| n > 0).ok_or(io::ErrorKind::WriteZero)?;
+        }
+        Ok(())
+    }
+
+    fn poll_substitute(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            let Some(substitute) = &mut self.substitute else { return Poll::Ready(Ok(0)) };
+            if substitute.ours.is_empty() {
+                let written = substitute.theirs;
+                self.substitute = None;
+                return Poll::Ready(Ok(written));
+            }
+            let n = ready!(Pin::new(&mut self.io).poll_write(cx, &substitute.ours))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            substitute.ours.advance(n);
+        }
+    }
+
+    /// Whether hyper writes a refusal of its own, and what stands in for it.
+    fn substitute_for(&self, bytes: &[u8], theirs: usize) -> Option<Substitute> {
+        if !bytes.starts_with(b"HTTP/1.1 4") || contains(bytes, b"x-request-id") {
+            return None;
+        }
+        let status = std::str::from_utf8(bytes.get(9..12)?).ok()?.parse().ok()?;
+        let ours = respond::unreadable(status, self.link.fault_id, self.link.worker.limits())?;
+        Some(Substitute { ours, theirs })
+    }
+
+    fn note<T>(&self, written: &Poll<io::Result<T>>) {
+        match written {
+            Poll::Ready(_) => self.link.wrote(),
+            Poll::Pending => self.link.could_not_write(),
+        }
+    }
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+impl Read for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.pushback.is_empty() {
+            let n = this.pushback.len().min(buf.remaining());
+            buf.put_slice(&this.pushback.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
+        let read = ready!(Pin::new(&mut this.io).poll_read(cx, buf));
+        this.link.read();
+        Poll::Ready(read)
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.substitute.is_none() {
+            this.substitute = this.substitute_for(buf, buf.len());
+        }
+        let written = match this.substitute {
+            Some(_) => this.poll_substitute(cx),
+            None => Pin::new(&mut this.io).poll_write(cx, buf),
+        };
+        this.note(&written);
+        written
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.link.is_broken() {
+            this.reset_on_close();
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.substitute.is_none()
+            && let Some(first) = bufs.first()
+        {
+            this.substitute = this.substitute_for(first, bufs.iter().map(|buf| buf.len()).sum());
+        }
+        let written = match this.substitute {
+            Some(_) => this.poll_substitute(cx),
+            None => Pin::new(&mut this.io).poll_write_vectored(cx, bufs),
+        };
+        this.note(&written);
+        written
+    }
+}

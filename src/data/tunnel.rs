@@ -1,0 +1,128 @@
+//! Upgraded connections (WebSocket): bytes in both directions until either side ends, or neither says anything.
+//!
+//! Owner: a task of its own, which holds the slot, the ledger and a place among the worker's connections.
+//! Holds: no byte of the client goes to the replica before the replica has agreed with a 101.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+
+use super::connection::Guard;
+use super::headers;
+use super::ledger::Ledger;
+use super::pending::Busy;
+use super::respond::{self, Refused};
+use super::socket::Link;
+use super::stream::AnswerBody;
+use crate::core::outcome::Outcome;
+
+/// Both sides must have changed protocols within this time.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Answers 101 and starts the tunnel.
+pub(crate) fn open(
+    link: &Arc<Link>,
+    mut parts: http::request::Parts,
+    mut response: Response<Incoming>,
+    busy: Busy,
+    mut ledger: Ledger,
+) -> Response<AnswerBody> {
+    let (client, protocol) = (parts.extensions.remove::<OnUpgrade>(), response.headers().get(UPGRADE).cloned());
+    let (Some(client), Some(protocol)) = (client, protocol) else {
+        busy.done(None, std::time::Instant::now());
+        let refused = Refused::new(
+            Outcome::ReplicaReset,
+            "Replica closed connection before replying. It changed protocols without being asked to.",
+        );
+        return respond::refuse(refused, ledger, false);
+    };
+    let replica = hyper::upgrade::on(&mut response);
+    headers::remove_hop_by_hop(response.headers_mut());
+    headers::identify(response.headers_mut(), &ledger.record);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(UPGRADE, protocol);
+    ledger.record.status = Some(StatusCode::SWITCHING_PROTOCOLS);
+    let idle = link.worker.limits().tunnel_idle;
+    let guard = Guard::new(link.worker.clone());
+    tokio::spawn(async move {
+        carry(client, replica, idle, &mut ledger).await;
+        busy.done(None, std::time::Instant::now());
+        drop((ledger, guard));
+    });
+    response.map(|_| AnswerBody::unrecorded(bytes::Bytes::new()))
+}
+
+async fn carry(client: OnUpgrade, replica: OnUpgrade, idle: Duration, ledger: &mut Ledger) {
+    let both = async { tokio::try_join!(client, replica) };
+    let Ok(Ok((client, replica))) = tokio::time::timeout(UPGRADE_TIMEOUT, both).await else {
+        ledger.conclude(Outcome::ClientGone);
+        return;
+    };
+    let (up, down) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut client = Counted { io: TokioIo::new(client), read: up.clone() };
+    let mut replica = Counted { io: TokioIo::new(replica), read: down.clone() };
+    let moved = || up.load(Ordering::Relaxed) + down.load(Ordering::Relaxed);
+    tokio::select! {
+        done = copy_bidirectional(&mut client, &mut replica) => {
+            ledger.conclude(if done.is_ok() { Outcome::Served } else { Outcome::StreamBroken });
+        }
+        () = silent_for(idle, moved) => {
+            ledger.conclude(Outcome::StreamBroken);
+            ledger.record.detail = Some("neither side sent anything for tunnel-idle-ms".into());
+        }
+    }
+    ledger.record.request_bytes = up.load(Ordering::Relaxed);
+    ledger.record.answer_bytes = down.load(Ordering::Relaxed);
+}
+
+/// Ends when the count has not changed for this long.
+async fn silent_for(idle: Duration, count: impl Fn() -> u64) {
+    let mut before = count();
+    loop {
+        tokio::time::sleep(idle).await;
+        let now = count();
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}
+
+/// Counts what is read.
+struct Counted<T> {
+    io: T,
+    read: Arc<AtomicU64>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        self.read.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,169 @@
+//! What one worker owns, and its thread.
+//!
+//! A worker is one thread with one single-threaded runtime: a request is accepted, forwarded and answered without
+//! ever changing threads, and nothing on its way takes a lock that another worker holds, except to wait in a line.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use std::{io, thread};
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+
+use super::connection;
+use super::pool::Pool;
+use crate::core::dice::Dice;
+use crate::core::limits::Limits;
+use crate::core::snapshot::Snapshot;
+use crate::core::vitals::Vitals;
+use crate::ops::access_log::WorkerLog;
+
+/// Sockets that may be on their way to a worker at a time.
+const INBOX: usize = 1024;
+
+/// Where the router is on its way out. Phases only advance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Serving.
+    Running,
+    /// Serving, but clients are told to go elsewhere.
+    Discouraging,
+    /// Nothing new; what runs is finished.
+    Finishing,
+    /// What still runs is cut off.
+    Forced,
+}
+
+/// What all workers share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The world.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Limits of the data path.
+    pub limits: Arc<Limits>,
+    /// Counters of the router as a whole.
+    pub vitals: Arc<Vitals>,
+    /// Where the router is on its way out.
+    pub phase: watch::Receiver<Phase>,
+}
+
+/// What one worker owns.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number: which shard of the counters is its own.
+    pub(crate) index: usize,
+    pub(crate) shared: Shared,
+    pub(crate) pool: Pool,
+    pub(crate) log: WorkerLog,
+    /// Its client connections.
+    pub(crate) connections: AtomicUsize,
+    seed: AtomicU64,
+}
+
+/// A socket on its way to the worker that will serve it.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) socket: std::net::TcpStream,
+    pub(crate) peer: SocketAddr,
+}
+
+/// A running worker, from the outside.
+#[derive(Debug)]
+pub struct Handle {
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) inbox: mpsc::Sender<Accepted>,
+    runtime: tokio::runtime::Handle,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts the thread of worker `index`.
+    pub fn start(index: usize, shared: Shared, log: WorkerLog, seed: u64) -> io::Result<Handle> {
+        let pool = Pool::new(shared.limits.upstream_idle, shared.limits.upstream_idle_max);
+        let (connections, seed) = (AtomicUsize::new(0), AtomicU64::new(seed));
+        let worker = Arc::new(Self { index, shared, pool, log, connections, seed });
+        let (inbox, arrivals) = mpsc::channel(INBOX);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (owned, spawner) = (worker.clone(), runtime.handle().clone());
+        let thread = thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || runtime.block_on(owned.run(arrivals)))?;
+        Ok(Handle { worker, inbox, runtime: spawner, thread })
+    }
+
+    /// Random numbers for one request.
+    pub(crate) fn dice(&self) -> Dice {
+        let seed = self.seed.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        Dice::new(seed)
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// Microseconds on the router's clock.
+    pub(crate) fn micros(&self, now: Instant) -> u64 {
+        self.shared.vitals.micros(now)
+    }
+
+    pub(crate) fn is_discouraging(&self) -> bool {
+        *self.shared.phase.borrow() >= Phase::Discouraging
+    }
+
+    /// Serves a socket that another worker accepted.
+    fn take(self: &Arc<Self>, accepted: Accepted) {
+        match TcpStream::from_std(accepted.socket) {
+            Ok(socket) => connection::spawn(self, socket, accepted.peer),
+            Err(_) => self.shared.vitals.connections.accept_errors.bump(),
+        }
+    }
+
+    /// Serves until nothing new comes and everything that came is done, or until it is forced to stop.
+    async fn run(self: Arc<Self>, mut arrivals: mpsc::Receiver<Accepted>) {
+        let mut sweep = tokio::time::interval(self.shared.limits.upstream_idle.max(SWEEP_MIN) / 4);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut phase = self.shared.phase.clone();
+        let mut finishing = false;
+        loop {
+            tokio::select! {
+                arrival = arrivals.recv(), if !finishing => match arrival {
+                    Some(accepted) => self.take(accepted),
+                    None => finishing = true,
+                },
+                _ = sweep.tick() => self.pool.sweep(Instant::now()),
+                _ = phase.changed() => {}
+            }
+            let now = *phase.borrow_and_update();
+            finishing |= now >= Phase::Finishing && arrivals.is_empty();
+            if now == Phase::Forced || (finishing && self.connections.load(Ordering::Relaxed) == 0) {
+                return;
+            }
+            if finishing {
+                // Connections end without telling; look again soon.
+                tokio::time::sleep(FINISH_LOOK).await;
+            }
+        }
+    }
+}
+
+/// Idle connections are looked through at least this rarely.
+const SWEEP_MIN: std::time::Duration = std::time::Duration::from_millis(400);
+/// How often a worker that finishes looks whether it is done.
+const FINISH_LOOK: std::time::Duration = std::time::Duration::from_millis(10);
+
+impl Handle {
+    /// Runs a task on the worker's thread.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
+    /// Waits for its end. Says whether it ended well.
+    pub fn join(self) -> bool {
+        drop(self.inbox);
+        self.thread.join().is_ok()
+    }
+}

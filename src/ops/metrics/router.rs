@@ -1,0 +1,79 @@
+//! The router as a whole: connections, discovery, access log, build.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::core::facts::Form;
+use crate::core::limits::Limits;
+use crate::core::snapshot::Snapshot;
+use crate::core::vitals::Vitals;
+
+use super::page::{Page, whole};
+use super::table;
+
+/// The kinds of objects that always have a series, so that an alert sees the step from zero.
+const KINDS: [&str; 4] = ["EndpointSlice", "File", "Secret", "Service"];
+
+pub(super) fn write(page: &mut Page<'_>, snapshot: &Snapshot, vitals: &Vitals, limits: &Limits) -> fmt::Result {
+    page.single(table::MIRRORS, vitals.mirrors.load(Ordering::Relaxed) as u64)?;
+    page.single(table::MIRRORS_LIMIT, limits.mirrors_max as u64)?;
+    page.metric(table::ENDPOINTS, |series| {
+        for form in [Form::Endpoint, Form::Service] {
+            let count = snapshot.endpoints().filter(|endpoint| endpoint.form == form).count();
+            series.level(&[form.word()], whole(count as u64))?;
+        }
+        Ok(())
+    })?;
+    write_connections(page, vitals, limits)?;
+    write_discovery(page, vitals)?;
+    page.single(table::LOG_WRITTEN, vitals.access_log.written.read())?;
+    page.single(table::LOG_DROPPED, vitals.access_log.dropped.read())?;
+    page.single(table::LOG_ERRORS, vitals.access_log.errors.read())?;
+    page.single(table::DRAINING, u64::from(vitals.is_draining()))?;
+    page.metric(table::BUILD, |series| series.info(&[env!("CARGO_PKG_VERSION"), env!("SCOREFRONT_COMMIT")]))
+}
+
+fn write_connections(page: &mut Page<'_>, vitals: &Vitals, limits: &Limits) -> fmt::Result {
+    let connections = &vitals.connections;
+    page.single(table::CONNECTIONS, connections.open.load(Ordering::Relaxed) as u64)?;
+    page.single(table::CONNECTIONS_LIMIT, limits.connections_max as u64)?;
+    page.single(table::ACCEPTED, connections.accepted.read())?;
+    page.single(table::REFUSED, connections.refused.read())?;
+    page.single(table::ACCEPT_ERRORS, connections.accept_errors.read())?;
+    page.single(table::UPSTREAM_OPENED, connections.upstream_opened.read())?;
+    page.single(table::UPSTREAM_REUSED, connections.upstream_reused.read())
+}
+
+fn write_discovery(page: &mut Page<'_>, vitals: &Vitals) -> fmt::Result {
+    page.metric(table::DISCOVERY_AGE, |series| match discovery_age(vitals, Instant::now()) {
+        Some(age) => series.level(&[], age.as_secs_f64()),
+        None => Ok(()),
+    })?;
+    page.single(table::PUBLICATIONS, vitals.discovery.publications.read())?;
+    page.single(table::DISCOVERY_ERRORS, vitals.discovery.errors.read())?;
+    let invalid = invalid_objects(vitals);
+    page.metric(table::INVALID_OBJECTS, |series| {
+        invalid.iter().try_for_each(|(kind, &count)| series.level(&[*kind], whole(count)))
+    })
+}
+
+/// How long ago every source was last known to be in step.
+pub(in crate::ops) fn discovery_age(vitals: &Vitals, now: Instant) -> Option<Duration> {
+    match vitals.discovery.in_step_us.load(Ordering::Relaxed) {
+        0 => None,
+        in_step => Some(Duration::from_micros(vitals.micros(now).saturating_sub(in_step))),
+    }
+}
+
+/// An object with three problems is one invalid object.
+fn invalid_objects(vitals: &Vitals) -> BTreeMap<&'static str, u64> {
+    let problems = vitals.discovery.problems.lock();
+    let objects: BTreeSet<_> = problems.iter().map(|problem| (problem.kind, &problem.object)).collect();
+    let mut counts: BTreeMap<_, _> = KINDS.iter().map(|&kind| (kind, 0)).collect();
+    for (kind, _) in objects {
+        *counts.entry(kind).or_default() += 1;
+    }
+    counts
+}

@@ -1,0 +1,193 @@
+//! Every metric: name, type, labels, meaning.
+
+use std::fmt::Write;
+
+/// The types of the text formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts of values by bucket, their sum and number.
+    Histogram,
+    /// Always 1; what it says is in the labels.
+    Info,
+}
+
+impl Kind {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug)]
+pub struct Metric {
+    /// As it is scraped: counters with `_total`.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// Its labels, in order.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+impl Metric {
+    /// The name of the family: in OpenMetrics, `_total` and `_info` belong to the samples only.
+    pub(super) fn family(&self) -> &'static str {
+        let suffix = match self.kind {
+            Kind::Counter => "_total",
+            Kind::Info => "_info",
+            Kind::Gauge | Kind::Histogram => "",
+        };
+        self.name.strip_suffix(suffix).unwrap_or(self.name)
+    }
+}
+
+macro_rules! metrics {
+    ($($constant:ident = $kind:ident $name:literal $labels:expr, $help:literal;)*) => {
+        $(pub(super) const $constant: &Metric =
+            &Metric { name: $name, kind: Kind::$kind, labels: $labels, help: $help };)*
+
+        /// Every metric, in the order of the page.
+        pub const METRICS: &[&Metric] = &[$($constant,)*];
+    };
+}
+
+/// What most metrics are by.
+const DEPLOYMENT: &[&str] = &["form", "endpoint", "deployment"];
+
+metrics! {
+    REQUESTS = Counter "scorefront_requests_total" &["form", "endpoint", "deployment", "status", "outcome"],
+        "Requests that are over, by how they ended. Endpoint and deployment are empty where none was found";
+    REQUEST_DURATION = Histogram "scorefront_request_duration_seconds" DEPLOYMENT,
+        "Request head complete to last byte sent";
+    QUEUE_DURATION = Histogram "scorefront_queue_duration_seconds" DEPLOYMENT,
+        "Waiting for a slot, requests that gave up included";
+    UPSTREAM_DURATION = Histogram "scorefront_upstream_duration_seconds" DEPLOYMENT,
+        "Slot taken to last byte from the replica";
+    OVERHEAD_DURATION = Histogram "scorefront_overhead_duration_seconds" DEPLOYMENT,
+        "What the router itself added: time that was neither queueing nor the replica's";
+    REQUEST_SIZE = Histogram "scorefront_request_size_bytes" DEPLOYMENT,
+        "Request bodies";
+    ANSWER_SIZE = Histogram "scorefront_answer_size_bytes" DEPLOYMENT,
+        "Answer bodies";
+    IN_FLIGHT = Gauge "scorefront_in_flight_requests" DEPLOYMENT,
+        "Requests that hold a slot of a replica";
+    QUEUED = Gauge "scorefront_queued_requests" DEPLOYMENT,
+        "Requests that wait for a slot";
+    QUEUE_LIMIT = Gauge "scorefront_queue_limit_requests" DEPLOYMENT,
+        "Most requests that may wait (max-queue-length)";
+    QUEUE_PUSHED = Counter "scorefront_queue_pushed_total" DEPLOYMENT,
+        "Requests that ever joined the queue";
+    QUEUE_POPPED = Counter "scorefront_queue_popped_total" DEPLOYMENT,
+        "Requests that ever left the queue, with a slot or without";
+    QUEUE_RATE = Gauge "scorefront_queue_rate_per_second" DEPLOYMENT,
+        "Requests that replicas complete, smoothed: what Retry-After is computed from; absent until measured";
+    SLOTS = Gauge "scorefront_slots" DEPLOYMENT,
+        "Slots of all replicas that take new requests; absent where they are unlimited";
+    ABANDONED_SLOTS = Gauge "scorefront_abandoned_slots" DEPLOYMENT,
+        "Slots that stay taken because the replica still works on a request that was given up";
+    REPLICAS = Gauge "scorefront_replicas" &["form", "endpoint", "deployment", "state"],
+        "Replicas: ready, left_out (after connect failures), finishing (no new requests)";
+    RETRIES = Counter "scorefront_retries_total" DEPLOYMENT,
+        "Attempts beyond the first";
+    RETRIES_DENIED = Counter "scorefront_retries_denied_total" DEPLOYMENT,
+        "Retries that the budget did not allow";
+    EJECTIONS = Counter "scorefront_ejections_total" DEPLOYMENT,
+        "Times that a replica was left out after connect failures";
+    ABANDONED = Counter "scorefront_abandoned_requests_total" DEPLOYMENT,
+        "Requests given up while the replica worked on";
+    MIRRORED = Counter "scorefront_mirrored_requests_total" &["form", "endpoint", "deployment", "status", "result"],
+        "Copies for this deployment: answered (by status), failed (no answer), skipped (not sent)";
+    MIRROR_DURATION = Histogram "scorefront_mirror_duration_seconds" DEPLOYMENT,
+        "Copies: sending to last byte of the answer";
+    MIRROR_COMPARISONS = Counter "scorefront_mirror_comparisons_total" &["form", "endpoint", "deployment", "result"],
+        "Answered copies whose class of status agreed with the primary's, or differed";
+    MIRRORS = Gauge "scorefront_mirror_in_flight_requests" &[],
+        "Copies under way, over all deployments";
+    MIRRORS_LIMIT = Gauge "scorefront_mirror_limit_requests" &[],
+        "Most copies that may be under way (max-mirrors)";
+    ENDPOINTS = Gauge "scorefront_endpoints" &["form"],
+        "Endpoints and v1 services that are served";
+    CONNECTIONS = Gauge "scorefront_connections" &[],
+        "Client connections open";
+    CONNECTIONS_LIMIT = Gauge "scorefront_connections_limit" &[],
+        "Most client connections that may be open (max-connections)";
+    ACCEPTED = Counter "scorefront_connections_accepted_total" &[],
+        "Client connections accepted";
+    REFUSED = Counter "scorefront_connections_refused_total" &[],
+        "Client connections turned away at the limit";
+    ACCEPT_ERRORS = Counter "scorefront_accept_errors_total" &[],
+        "Accepts that failed, for example without file descriptors";
+    UPSTREAM_OPENED = Counter "scorefront_upstream_connections_opened_total" &[],
+        "Connections to replicas opened";
+    UPSTREAM_REUSED = Counter "scorefront_upstream_connections_reused_total" &[],
+        "Requests sent to replicas on a connection that was used before";
+    DISCOVERY_AGE = Gauge "scorefront_discovery_age_seconds" &[],
+        "Time since every source was last known to be in step; absent until the first time";
+    PUBLICATIONS = Counter "scorefront_discovery_publications_total" &[],
+        "Snapshots published";
+    DISCOVERY_ERRORS = Counter "scorefront_discovery_errors_total" &[],
+        "Reconnects and failed reads of a source";
+    INVALID_OBJECTS = Gauge "scorefront_discovery_invalid_objects" &["kind"],
+        "Objects with something in them that was not taken as it stands; /debug/snapshot says what";
+    LOG_WRITTEN = Counter "scorefront_access_log_written_lines_total" &[],
+        "Access log lines written";
+    LOG_DROPPED = Counter "scorefront_access_log_dropped_lines_total" &[],
+        "Access log lines dropped because the target was too slow or full";
+    LOG_ERRORS = Counter "scorefront_access_log_errors_total" &[],
+        "Failed writes of the access log";
+    DRAINING = Gauge "scorefront_draining" &[],
+        "1 while the router shuts down";
+    BUILD = Info "scorefront_build_info" &["version", "commit"],
+        "What is running";
+    CPU = Counter "process_cpu_seconds_total" &[],
+        "User and system CPU time";
+    RESIDENT = Gauge "process_resident_memory_bytes" &[],
+        "Resident memory";
+    VIRTUAL = Gauge "process_virtual_memory_bytes" &[],
+        "Virtual memory";
+    OPEN_FDS = Gauge "process_open_fds" &[],
+        "Open file descriptors";
+    MAX_FDS = Gauge "process_max_fds" &[],
+        "Most file descriptors that may be open";
+    START_TIME = Gauge "process_start_time_seconds" &[],
+        "When the process started, in seconds since 1970";
+    THREADS = Gauge "process_threads" &[],
+        "Threads";
+}
+
+/// One line a metric, for the contract test: type, name, labels.
+pub fn contract() -> String {
+    let mut lines = String::new();
+    for metric in METRICS {
+        let _ = writeln!(lines, "{} {}{{{}}}", metric.kind.word(), metric.name, metric.labels.join(","));
+    }
+    lines
+}
+
+/// The table of the documentation.
+pub fn markdown() -> String {
+    let mut rows = String::from("| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n");
+    for metric in METRICS {
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let _ = writeln!(
+            rows,
+            "| `{}` | {} | {} | {} |",
+            metric.name,
+            metric.kind.word(),
+            labels.join(", "),
+            metric.help.replace('|', "\\|")
+        );
+    }
+    rows
+}

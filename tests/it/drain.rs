@@ -1,0 +1,73 @@
+//! The way out: what runs is finished, nothing new is lost, and there is an end to waiting.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use scorefront::ops::signal::Request;
+use scorefront::testing::client::{Client, score};
+use scorefront::testing::eventually;
+use scorefront::testing::replica::{ScriptedReplica, Step, answer, ok};
+use scorefront::testing::router::Router;
+use scorefront::testing::world::World;
+use tokio::sync::Semaphore;
+
+async fn held() -> (ScriptedReplica, Arc<Semaphore>) {
+    let permits = Arc::new(Semaphore::new(0));
+    let script = permits.clone();
+    let replica =
+        ScriptedReplica::start(move |_| vec![Step::Wait(script.clone()), Step::Send(answer(200, &[], "done"))]).await;
+    (replica, permits)
+}
+
+const PATIENT: &[(&str, &str)] = &[("max-queue-wait-ms", "60000"), ("request-timeout-ms", "60000")];
+
+#[tokio::test]
+async fn new_requests_are_served_for_the_grace_and_connections_discouraged() {
+    let replica = ScriptedReplica::start(|_| ok("still here")).await;
+    let world = World::new().deployment("blue", &[], &[replica.address]);
+    let router = Router::start_with(&world, |config| config.drain_grace = Duration::from_secs(60)).await;
+    let mut client = router.client().await;
+    assert_eq!(client.ask(score("")).await.header("connection"), None);
+    router.signal(Request::Drain).await;
+    eventually("readiness fails", async || router.admin("/readyz").await.0 == 503).await;
+    let got = client.ask(score("")).await;
+    assert_eq!((got.text().as_str(), got.header("connection")), ("still here", Some("close")));
+    assert!(client.is_closed().await);
+    let mut late = router.client().await;
+    assert_eq!(late.ask(score("")).await.status, 200);
+    let health = router.client().await.ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    assert_eq!((health.status, health.error("code").as_str()), (503, "RouterDraining"));
+    router.signal(Request::Drain).await;
+    assert!(router.end().await.is_err(), "a second signal ends at once, and says so");
+}
+
+#[tokio::test]
+async fn what_runs_and_what_waits_is_finished_before_the_end() {
+    let (replica, permits) = held().await;
+    let router = Router::start(&World::new().deployment("blue", PATIENT, &[replica.address])).await;
+    let (mut first, mut second, mut idle) = (router.client().await, router.client().await, router.client().await);
+    first.send(score("1")).await;
+    replica.wait_for(1).await;
+    second.send(score("2")).await;
+    router.wait_for_queue("blue", 1).await;
+    let address = router.address;
+    router.signal(Request::Drain).await;
+    assert!(idle.is_closed().await);
+    eventually("the listener is closed", async || tokio::net::TcpStream::connect(address).await.is_err()).await;
+    permits.add_permits(2);
+    assert_eq!((first.answer().await.status, second.answer().await.status), (200, 200));
+    router.drained().await;
+}
+
+#[tokio::test]
+async fn there_is_an_end_to_finishing() {
+    let (replica, _permits) = held().await;
+    let world = World::new().deployment("blue", PATIENT, &[replica.address]);
+    let router = Router::start_with(&world, |config| config.drain_timeout = Duration::from_millis(50)).await;
+    let mut client: Client = router.client().await;
+    client.send(score("1")).await;
+    replica.wait_for(1).await;
+    router.signal(Request::Drain).await;
+    assert!(client.is_closed().await);
+    assert!(router.end().await.is_err());
+}

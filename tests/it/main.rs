@@ -1,0 +1,12 @@
+//! The whole router in-process, over real sockets, with scripted replicas and raw clients.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on must stop")]
+
+mod abandon;
+mod drain;
+mod hostile;
+mod mirror;
+mod protocol;
+mod queueing;
+mod retry;
+mod routing;
+mod streaming;
