@@ -90,8 +90,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         });
     }
     for column in &mut columns {
-        wrk.load(column.contender.address, 1)?;
-        column.count_logged(0)?;
+        let warm_up = wrk.load(column.contender.address, 1)?;
+        column.count_logged(warm_up)?;
         column.logged = 0;
     }
     for _ in 0..arguments.rounds {
