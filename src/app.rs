@@ -4,8 +4,8 @@
 //! writers of the logs. Sockets are bound before anything runs, so that a taken port is an error at start.
 //!
 //! The end, in order: readiness fails and clients are discouraged, while new requests are still served for the grace;
-//! then the listeners close and what runs is finished, up to the drain time-out; then what still runs is cut off; the
-//! logs are flushed. A second signal skips to the end.
+//! then the listeners close and what runs is finished, up to the drain time-out, shortly before which those who still
+//! wait in line are turned away; then what still runs is cut off; the logs are flushed. A second signal skips to the end.
 
 use std::future::Future;
 use std::io;
@@ -18,6 +18,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
+use crate::control;
 use crate::control::config::{self, Config};
 use crate::control::discovery::{self, Discovery, Source};
 use crate::core::snapshot::Snapshot;
@@ -33,6 +34,9 @@ use crate::ops::signal::Request;
 
 /// How long the logs have to be written out at the end.
 pub const FLUSH: Duration = Duration::from_secs(2);
+
+/// How long before the end of the drain time-out those who still wait in line are told.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// A router with its sockets bound, not serving yet.
 #[derive(Debug)]
@@ -207,15 +211,20 @@ impl Drain<'_> {
         let open = self.vitals.connections.open.load(std::sync::atomic::Ordering::Relaxed);
         tracing::info!(target: "scorefront::drain", connections = open, "draining: listeners closed, finishing");
         self.phase.send_replace(Phase::Finishing);
-        let finished = tokio::time::timeout(self.config.drain_timeout, &mut *done);
-        match self.unless_asked_to_quit(requests, finished).await {
-            Some(Ok(joined)) => {
-                tracing::info!(target: "scorefront::drain", "drained: everything is finished");
-                Ok(joined?)
+        let last_call = LAST_CALL.min(self.config.drain_timeout / 4);
+        for (patience, next) in [(self.config.drain_timeout - last_call, Phase::LastCall), (last_call, Phase::Forced)] {
+            let finished = tokio::time::timeout(patience, &mut *done);
+            match self.unless_asked_to_quit(requests, finished).await {
+                Some(Ok(joined)) => {
+                    tracing::info!(target: "scorefront::drain", "drained: everything is finished");
+                    return Ok(joined?);
+                }
+                Some(Err(_)) if next != Phase::Forced => drop(self.phase.send_replace(next)),
+                Some(Err(_)) => break,
+                None => return self.force(done, "a second signal").await,
             }
-            Some(Err(_)) => self.force(done, "the drain time-out passed").await,
-            None => self.force(done, "a second signal").await,
         }
+        self.force(done, "the drain time-out passed").await
     }
 
     /// What the future comes to; `None` when the operator does not want to wait for it.
@@ -267,9 +276,7 @@ async fn read_kubeconfig(file: &Path) -> anyhow::Result<kube::Config> {
 /// Runs `scorefront check`: what would be served, as a table with the problems below, and whether there are none.
 pub async fn check(config: &Config) -> anyhow::Result<(String, bool)> {
     let (snapshot, problems) = discovery::load(discovery(config).await?, CHECK_PATIENCE).await?;
-    let endpoints = snapshot.endpoints().count();
-    let lines: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
-    Ok((format!("{endpoints} endpoints\n{lines}"), problems.is_empty()))
+    Ok((control::check::render(&snapshot, &problems), problems.is_empty()))
 }
 
 /// How long a check waits for the objects.

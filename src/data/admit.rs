@@ -14,7 +14,7 @@ use tokio::time::sleep_until;
 use super::ledger::Ledger;
 use super::pending::Lease;
 use super::respond::Refused;
-use super::worker::Worker;
+use super::worker::{Phase, Worker};
 use crate::core::gate::{Entered, Place};
 use crate::core::outcome::Outcome;
 use crate::core::queue::{Ticket, Turn};
@@ -140,6 +140,7 @@ enum End {
     Deadline,
     Full(usize),
     Removed,
+    Draining,
 }
 
 async fn wait(
@@ -163,12 +164,17 @@ async fn wait(
     ledger.record.queue_position.get_or_insert_with(|| u32::try_from(ahead).unwrap_or(u32::MAX));
     let mut waiting = Waiting { deployment, ticket: Some(ticket) };
     let mut alarm = std::pin::pin!(sleep_until(until.into()));
+    let mut phases = worker.shared.phase.clone();
+    let mut last_call = std::pin::pin!(phases.wait_for(|phase| *phase >= Phase::LastCall));
     poll_fn(|cx: &mut Context<'_>| {
         if let Some(upload) = &ledger.upload {
             upload.read_ahead(cx);
         }
         if let Poll::Ready(turn) = waiting.poll(cx.waker()) {
             return Poll::Ready(turn.ok_or(End::Removed));
+        }
+        if last_call.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(End::Draining));
         }
         alarm.as_mut().poll(cx).map(|()| Err(End::TimedOut))
     })
@@ -192,6 +198,10 @@ fn refused(deployment: &Deployment, end: End, ledger: &Ledger) -> Refused {
                 settings.request_timeout.as_millis()
             ),
         );
+    }
+    if end == End::Draining {
+        let message = format!("Endpoint {endpoint}: the router is shutting down before a slot became free. Ask again.");
+        return Refused::new(Outcome::Draining, message);
     }
     if end == End::Removed || !gate.has_replicas() {
         return Refused::new(

@@ -32,8 +32,10 @@ pub enum Phase {
     Running,
     /// Serving, but clients are told to go elsewhere.
     Discouraging,
-    /// Nothing new; what runs is finished.
+    /// Nothing new; what runs, and what waits in line, is finished.
     Finishing,
+    /// What still waits in line is turned away; what runs has a last moment.
+    LastCall,
     /// What still runs is cut off.
     Forced,
 }
@@ -136,15 +138,13 @@ impl Worker {
                 },
                 _ = sweep.tick() => self.pool.sweep(Instant::now()),
                 _ = phase.changed() => {}
+                // Connections end without telling; look again soon.
+                () = tokio::time::sleep(FINISH_LOOK), if finishing => {}
             }
             let now = *phase.borrow_and_update();
             finishing |= now >= Phase::Finishing && arrivals.is_empty();
             if now == Phase::Forced || (finishing && self.connections.load(Ordering::Relaxed) == 0) {
                 return;
-            }
-            if finishing {
-                // Connections end without telling; look again soon.
-                tokio::time::sleep(FINISH_LOOK).await;
             }
         }
     }

@@ -71,3 +71,47 @@ async fn there_is_an_end_to_finishing() {
     assert!(client.is_closed().await);
     assert!(router.end().await.is_err());
 }
+
+#[tokio::test]
+async fn those_who_still_wait_at_the_end_are_told() {
+    let (replica, _permits) = held().await;
+    let world = World::new().deployment("blue", PATIENT, &[replica.address]);
+    let router = Router::start_with(&world, |config| config.drain_timeout = Duration::from_secs(2)).await;
+    let (mut first, mut second) = (router.client().await, router.client().await);
+    first.send(score("1")).await;
+    replica.wait_for(1).await;
+    second.send(score("2")).await;
+    router.wait_for_queue("blue", 1).await;
+    router.signal(Request::Drain).await;
+    let got = second.answer().await;
+    assert_eq!((got.status, got.error("code").as_str(), got.header("retry-after")), (503, "RouterDraining", Some("1")));
+    assert!(router.end().await.is_err(), "the one that runs is cut off");
+}
+
+#[tokio::test]
+async fn http2_clients_are_told_to_go_elsewhere_and_finish_what_they_have() {
+    let (replica, permits) = held().await;
+    let world = World::new().deployment("blue", PATIENT, &[replica.address]);
+    let router = Router::start_with(&world, |config| config.drain_grace = Duration::from_secs(60)).await;
+    let socket = tokio::net::TcpStream::connect(router.address).await.unwrap();
+    let (executor, io) = (hyper_util::rt::TokioExecutor::new(), hyper_util::rt::TokioIo::new(socket));
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = http::Request::post("http://models.test/api/v1/endpoint/iris/score")
+        .header("authorization", "Bearer secret-1")
+        .body(http_body_util::Full::new(bytes::Bytes::from("x")))
+        .unwrap();
+    let answer = sender.send_request(request);
+    replica.wait_for(1).await;
+    router.signal(Request::Drain).await;
+    eventually("the client may send no more", async || {
+        let health = http::Request::get("http://models.test/").body(http_body_util::Full::default()).unwrap();
+        sender.clone().send_request(health).await.is_err()
+    })
+    .await;
+    permits.add_permits(1);
+    assert_eq!(answer.await.unwrap().status(), 200);
+    driver.await.unwrap().unwrap();
+    router.signal(Request::Drain).await;
+    let _ = router.end().await;
+}
