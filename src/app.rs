@@ -99,15 +99,20 @@ impl App {
         };
         let mut sources = discovery(&self.config).await?;
         sources.sources.extend(self.embedded.map(|text| Source::Text { name: "embedded".to_owned(), text }));
-        let ready = self.ready.clone();
+        // Until discovery has said what it waits for, this block stands for all of that.
+        let (ready, first) = (self.ready.clone(), self.ready.block("discovery to begin"));
+        let block = move |what: &str| {
+            let _ = &first;
+            ready.block(what)
+        };
         let discovery = discovery::run(
             sources,
             self.snapshot.clone(),
             self.vitals.clone(),
-            move |what: &str| ready.block(what),
+            block,
             reached(phases.clone(), Phase::Forced),
         );
-        let discovery = tokio::spawn(discovery);
+        let mut discovery = tokio::spawn(discovery);
         let state = Arc::new(admin::State {
             snapshot: self.snapshot.clone(),
             vitals: self.vitals.clone(),
@@ -126,7 +131,13 @@ impl App {
         );
         let mut done = tokio::task::spawn_blocking(move || workers.into_iter().all(Handle::join));
         let drain = Drain { phase, vitals: &self.vitals, access_log: &self.access_log, config: &self.config };
-        let clean = drain.watch(&mut requests, &mut done).await?;
+        let clean = tokio::select! {
+            clean = drain.watch(&mut requests, &mut done) => clean?,
+            end = &mut discovery => {
+                end??;
+                anyhow::bail!("discovery has ended by itself; see the trace log");
+            }
+        };
         discovery.abort();
         admin.abort();
         self.access_log.flush(FLUSH);

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let invocation = match config::parse(std::env::args_os(), |name| std::env::var(name).ok()) {
+    let invocation = match config::parse(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(invocation) => invocation,
         Err(stop) => {
             stop.print();

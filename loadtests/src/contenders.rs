@@ -51,7 +51,8 @@ impl Starter<'_> {
             format!("--admin={admin}"),
             format!("--source=manifests:{}", source.display()),
             "--workers=1".to_owned(),
-            format!("--access-log={}", self.dir.join("scorefront.log").display()),
+            "--drain-grace-ms=0".to_owned(),
+            format!("--access-log={}", self.fresh_log("scorefront")?.display()),
         ];
         let mut process = Process::start("scorefront", self.core, self.scorefront, &arguments, self.dir)?;
         process.wait_until_ready(admin, "/readyz")?;
@@ -105,8 +106,8 @@ backend replicas
         '"method":"$request_method","path":"$uri","protocol":"$server_protocol","agent":"$http_user_agent",'
         '"status":$status,"model_status":"$upstream_status","bytes_in":$request_length,"bytes_out":$body_bytes_sent,'
         '"duration":$request_time,"upstream_duration":"$upstream_response_time","replica":"$upstream_addr"}}';
-    access_log {}/{name}.log json;"#,
-                self.dir.display()
+    access_log {} json;"#,
+                self.fresh_log(name)?.display()
             )
         } else {
             "access_log off;".to_owned()
@@ -189,7 +190,7 @@ http {{
             self.envoy.display()
         );
         let address = free_address()?;
-        let log = self.dir.join("envoy.log");
+        let log = self.fresh_log("envoy+log")?;
         let configuration = include_str!("envoy.yaml")
             .replace("LISTEN_PORT", &address.port().to_string())
             .replace("REPLICA_PORT", &replica.port().to_string())
@@ -203,9 +204,19 @@ http {{
         Ok(Contender { name: "envoy+log", address, admin: None, process })
     }
 
+    /// The access log of a front-end, without the lines of an earlier run.
+    fn fresh_log(&self, name: &str) -> anyhow::Result<PathBuf> {
+        self.write(&log_name(name), "")
+    }
+
     fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
         let file = self.dir.join(name);
         fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
         Ok(file)
     }
+}
+
+/// The file name of a front-end's access log.
+pub fn log_name(front_end: &str) -> String {
+    format!("{front_end}.log")
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use crate::contenders::{Contender, Starter};
+use crate::contenders::{Contender, Starter, log_name};
 use crate::manifests::{Deployment, KEY, write_secret};
 use crate::process::{find_program, status_of};
 use crate::report::{Rounds, Verdict};
@@ -77,9 +77,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let (replica, _replica_process) = starter.instant_replica(Some(1))?;
     let mut columns = Vec::new();
     for contender in start_all(&starter, arguments, replica)? {
-        let log = dir.join(format!("{}.log", contender.name.trim_end_matches("+log")));
-        let log = if contender.name == YARDSTICK { dir.join("nginx+log.log") } else { log };
-        let log = log.is_file().then_some(log);
+        let log = Some(dir.join(log_name(contender.name))).filter(|file| file.is_file());
         columns.push(Column {
             contender,
             log,
@@ -90,8 +88,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         });
     }
     for column in &mut columns {
-        wrk.load(column.contender.address, 1)?;
-        column.count_logged(0)?;
+        let warm_up = wrk.load(column.contender.address, 1)?;
+        column.count_logged(warm_up)?;
         column.logged = 0;
     }
     for _ in 0..arguments.rounds {

@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 const START_MAX: Duration = Duration::from_secs(30);
 
 /// How long a process may take to end after it was asked to.
-const STOP_MAX: Duration = Duration::from_secs(5);
+const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// `/proc/PID/stat` counts in these on every Linux that Rust runs on.
 const TICKS_PER_SECOND: u64 = 100;

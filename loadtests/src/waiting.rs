@@ -27,10 +27,10 @@ pub struct Arguments {
     #[arg(long, value_delimiter = ',', default_values_t = [50, 70, 80], value_parser = clap::value_parser!(u32).range(1..=95))]
     loads: Vec<u32>,
     /// Rounds; each has every load for every front-end.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
     /// Seconds of arrivals in one round at one load.
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=300))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
     seconds: u64,
     /// Seed of arrivals and service times.
     #[arg(long, default_value_t = 1)]

@@ -158,14 +158,14 @@ impl fmt::Display for Stop {
 
 impl std::error::Error for Stop {}
 
-/// Reads the arguments (the program's name first), the environment through `environment`, and the file that one of
-/// them names.
+/// Reads the arguments (the program's name first), the environment through `environment` (`std::env::var_os` outside
+/// tests), and the file that one of them names.
 ///
 /// # Errors
 /// With everything that is wrong; see [`Stop`].
 pub fn parse<A>(
     arguments: impl IntoIterator<Item = A>,
-    environment: impl Fn(&str) -> Option<String>,
+    environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Invocation, Stop>
 where
     A: Into<OsString> + Clone,
@@ -174,7 +174,7 @@ where
     let Some((name, arguments)) = matches.subcommand() else {
         return Err(Stop::Invalid(vec!["no command given; try scorefront --help".to_owned()]));
     };
-    let layers = Layers::gather(arguments, &environment).map_err(|problem| Stop::Invalid(vec![problem]))?;
+    let layers = Layers::gather(arguments, environment).map_err(|problem| Stop::Invalid(vec![problem]))?;
     let quick = name == command::QUICKSTART;
     let start = if quick { quickstart() } else { Config::default() };
     let mut config = layers.apply(start).map_err(Stop::Invalid)?;

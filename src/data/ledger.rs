@@ -60,7 +60,7 @@ impl Ledger {
         };
         let shard = deployment.state.shard(index);
         if record.outcome == Outcome::Served {
-            shard.served.bump(record.status.unwrap_or(StatusCode::OK).as_u16());
+            shard.served.bump(record.status.unwrap_or_else(|| record.outcome.status()).as_u16());
         } else {
             shard.outcomes[record.outcome.index()].bump();
         }

@@ -3,7 +3,7 @@
 //! Owner: the app. Each worker has a [`WorkerLog`] and hands every finished [`Record`] to it once.
 //!
 //! Holds: writing a line allocates nothing and never waits for the target; a line that finds no room is dropped and
-//! counted. How lines get out is [`super::spool`]'s business; what is in them is in `line`.
+//! counted. How lines get out is `super::spool`'s business; what is in them is in `line`.
 
 use std::fmt;
 use std::io;

@@ -1,6 +1,6 @@
 //! The admin port: what operators, Prometheus and the kubelet ask the router.
 //!
-//! This file says what is answered; [`server`] accepts and serves. All of it runs on the control runtime, so the
+//! This file says what is answered; `server` accepts and serves. All of it runs on the control runtime, so the
 //! admin port answers however busy the workers are. It has no authentication: it shows no secrets and belongs on an
 //! address that only operators reach.
 
@@ -62,7 +62,19 @@ pub struct State {
 
 type Answer = Response<Full<Bytes>>;
 
-/// The answer to one request. Never fails; the error type is what the layers around it need.
+/// What the kubelet asks is answered before any layer: however busy the port is, it must not look dead.
+fn probe<B>(state: &State, request: &Request<B>) -> Option<Answer> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    match request.uri().path() {
+        "/healthz" => Some(text(StatusCode::OK, "ok\n".to_owned())),
+        "/readyz" => Some(readiness(&state.ready)),
+        _ => None,
+    }
+}
+
+/// The answer to every other request. Never fails; the error type is what the layers around it need.
 async fn answer<B>(state: Arc<State>, request: Request<B>) -> Result<Answer, BoxError>
 where
     B: http_body::Body<Error: Into<BoxError>, Data: Send> + Send,
@@ -83,8 +95,6 @@ where
     }
     Ok(match path {
         "/metrics" => metrics(&state, request.headers()),
-        "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => readiness(&state.ready),
         "/debug/snapshot" => json(&dump::of(&state.snapshot.load_full(), &state.vitals)),
         "/debug/config" => json(&state.config),
         "/log-level" => text(StatusCode::OK, state.levels.current() + "\n"),

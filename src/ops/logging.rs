@@ -2,7 +2,7 @@
 //!
 //! Owner: main starts it first and flushes it last. Levels can be changed while the router runs ([`Levels`]).
 //!
-//! Holds: logging never waits for standard error. Lines go through a [`super::spool`]; while nobody reads them they
+//! Holds: logging never waits for standard error. Lines go through a `super::spool`; while nobody reads them they
 //! are dropped, and the next line that goes through says how many.
 
 use std::fmt;
@@ -75,7 +75,7 @@ impl Logging {
     /// Makes it the log of the whole process. Can be done once.
     pub fn start(format: LogFormat, filter: &str) -> io::Result<Self> {
         let spool = Spool::start("trace-log", Outlet::stderr()?, 1, BUFFER_BYTES, Unheard)?;
-        let sink = Lines { lane: spool.lane(0), dropped: Arc::default() };
+        let sink = Lines { lane: spool.lane(0), format, dropped: Arc::default() };
         let filter = parse_filter(filter).map_err(io::Error::other)?;
         let (subscriber, levels) = subscriber(format, filter, sink);
         tracing::subscriber::set_global_default(subscriber).map_err(io::Error::other)?;
@@ -120,7 +120,7 @@ impl Levels {
 
     /// Levels of a log that nobody reads: for tests of what shows them.
     #[cfg(any(test, feature = "testing"))]
-    pub fn detached(filter: &str) -> (Self, impl Subscriber + Send + Sync) {
+    pub fn detached(filter: &str) -> (Self, impl Subscriber + Send + Sync + 'static) {
         let filter = parse_filter(filter).unwrap_or_default();
         let (subscriber, levels) = subscriber(LogFormat::Text, filter, io::sink);
         (levels, subscriber)
@@ -144,6 +144,7 @@ where
 #[derive(Clone, Debug)]
 struct Lines {
     lane: Lane,
+    format: LogFormat,
     dropped: Arc<AtomicU64>,
 }
 
@@ -165,7 +166,7 @@ impl Write for Line<'_> {
         let dropped = self.lines.dropped.swap(0, Ordering::Relaxed);
         let taken = self.lines.lane.append(|buffer| {
             if dropped > 0 {
-                let _ = writeln!(buffer, "{{\"level\":\"WARN\",\"message\":\"trace log lines dropped: {dropped}\"}}");
+                append_notice(buffer, self.lines.format, dropped);
             }
             append_cut(buffer, bytes);
         });
@@ -178,6 +179,16 @@ impl Write for Line<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Writing into a vector cannot fail.
+fn append_notice(buffer: &mut Vec<u8>, format: LogFormat, dropped: u64) {
+    let _ = match format {
+        LogFormat::Text => writeln!(buffer, "WARN trace log lines dropped: {dropped}"),
+        LogFormat::Json => {
+            writeln!(buffer, "{{\"level\":\"WARN\",\"message\":\"trace log lines dropped\",\"dropped\":{dropped}}}")
+        }
+    };
 }
 
 /// A line longer than the spool takes is cut, at the end of a character, and still ends as a line.
@@ -254,6 +265,32 @@ mod tests {
             tracing::debug!("three");
         });
         assert!(!text.contains("one") && text.contains("two") && text.contains("three"), "{text}");
+    }
+
+    #[test]
+    fn what_nobody_read_is_counted_in_the_next_line_that_goes_through() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let spool = Spool::start("test-log", Outlet::pipe(writer), 1, LINE_MAX, Unheard).expect("a thread");
+        let lines = Lines { lane: spool.lane(0), format: LogFormat::Json, dropped: Arc::default() };
+        let line = format!("{:4095}\n", "{}");
+        let write = || lines.make_writer().write_all(line.as_bytes()).expect("never fails");
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while lines.dropped.load(Ordering::Relaxed) == 0 {
+            write();
+            assert!(std::time::Instant::now() < deadline, "the pipe is full in time");
+        }
+        let reading = std::thread::spawn(move || {
+            let mut text = String::new();
+            io::Read::read_to_string(&mut reader, &mut text).expect("reads");
+            text
+        });
+        assert!(spool.flush(Duration::from_secs(20)));
+        write();
+        assert!(spool.flush(Duration::from_secs(20)));
+        drop((lines, spool));
+        let text = reading.join().expect("reads to the end");
+        assert!(text.contains("\"message\":\"trace log lines dropped\",\"dropped\":1}\n"), "{text}");
+        assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //!
 //! Holds:
 //! - whoever appends never waits for the target: a full lane drops the line and says so;
-//! - after start nothing is allocated: a lane has two buffers of full size, which the writer swaps;
+//! - after start nothing is allocated: each lane has a buffer of full size, and the writer has one more, which it
+//!   swaps for that of the lane it empties;
 //! - a line is written whole before the next one begins, whatever the target does in between: what it did not take
 //!   is offered again, from the byte where it stopped. Only a reopened file begins again at the start of that line;
 //! - the writer sleeps while there is nothing to do, and is woken once for a batch, not once for a line.

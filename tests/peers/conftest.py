@@ -1,12 +1,16 @@
 """One router in front of real model servers, shared by all tests of the session."""
 
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
 from support import manifests
 from support.model_server import ModelServer
 from support.router import Router
+
+# Everything here is on loopback: a proxy of the environment has no part in it.
+os.environ["NO_PROXY"] = "*"
 
 KEY = "primary-key-of-the-peers"
 OTHER_KEY = "secondary-key-of-the-peers"

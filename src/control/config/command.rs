@@ -6,6 +6,7 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command};
 
 use super::settings::{Group, SETTINGS, Setting};
+use super::{Config, quickstart};
 
 pub(super) const SERVE: &str = "serve";
 pub(super) const CHECK: &str = "check";
@@ -48,31 +49,37 @@ pub(super) fn command() -> Command {
         .long_about(ABOUT)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(with_settings(Command::new(SERVE).about("Runs the router").long_about(SERVE_ABOUT), |_| true))
+        .subcommand(with_settings(
+            Command::new(SERVE).about("Runs the router").long_about(SERVE_ABOUT),
+            &Config::default(),
+            |_| true,
+        ))
         .subcommand(with_settings(
             Command::new(CHECK).about("Validates configuration and objects, and ends").long_about(CHECK_ABOUT),
+            &Config::default(),
             |_| true,
         ))
         .subcommand(with_settings(
             Command::new(QUICKSTART).about("Runs a complete example on this machine").long_about(QUICKSTART_ABOUT),
+            &quickstart(),
             |setting| setting.group != Group::Discovery,
         ))
 }
 
-fn with_settings(command: Command, takes: fn(&Setting) -> bool) -> Command {
+fn with_settings(command: Command, start: &Config, takes: fn(&Setting) -> bool) -> Command {
     let file = Arg::new(CONFIG)
         .long(CONFIG)
         .value_name("FILE")
         .help(format!("YAML file with settings [env: {CONFIG_VARIABLE}]"))
         .help_heading(Group::Router.title());
-    let settings = SETTINGS.iter().filter(|setting| takes(setting)).map(argument);
+    let settings = SETTINGS.iter().filter(|setting| takes(setting)).map(|setting| argument(setting, start));
     command.after_long_help(PRECEDENCE).arg(file).args(settings)
 }
 
-fn argument(setting: &'static Setting) -> Arg {
+fn argument(setting: &'static Setting, start: &Config) -> Arg {
     let action = if setting.is_list() { ArgAction::Append } else { ArgAction::Set };
     let repeat = if setting.is_list() { " May be repeated." } else { "" };
-    let facts = format!("[allowed: {}]\n[default: {}]", setting.allowed(), setting.default_text());
+    let facts = format!("[allowed: {}]\n[default: {}]", setting.allowed(), setting.text_of(start));
     let short: StyledStr = setting.meaning.trim_end_matches('.').to_owned().into();
     Arg::new(setting.key)
         .long(setting.key)

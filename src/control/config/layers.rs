@@ -1,5 +1,6 @@
 //! What each layer says about each setting, before anything is checked.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use clap::ArgMatches;
@@ -27,11 +28,12 @@ impl Layers {
     /// From the flags, then the environment, then the file.
     ///
     /// # Errors
-    /// Where the file cannot be read; unknown keys in it are told by [`Layers::apply`] with all other problems.
+    /// Where the file or a variable cannot be read; unknown keys in it are told by [`Layers::apply`] with all other problems.
     pub(super) fn gather(
         arguments: &ArgMatches,
-        environment: &impl Fn(&str) -> Option<String>,
+        environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, String> {
+        let variable = |name: &str| environment(name).map(|value| text(name, value)).transpose();
         let mut layers = Self::default();
         for setting in SETTINGS {
             if let Some(values) = flag(arguments, setting.key) {
@@ -39,13 +41,14 @@ impl Layers {
             }
         }
         for setting in SETTINGS {
-            if let Some(value) = environment(&setting.variable()) {
+            if let Some(value) = variable(&setting.variable())? {
                 let values = if setting.is_list() { split(&value) } else { vec![value] };
                 layers.add(setting, values, format!("environment {}", setting.variable()));
             }
         }
         let path = flag(arguments, command::CONFIG).and_then(|mut values| values.pop());
-        if let Some(path) = path.or_else(|| environment(command::CONFIG_VARIABLE)) {
+        let path = path.map_or_else(|| variable(command::CONFIG_VARIABLE), |path| Ok(Some(path)))?;
+        if let Some(path) = path {
             layers.add_file(Path::new(&path))?;
         }
         Ok(layers)
@@ -87,6 +90,10 @@ fn flag(arguments: &ArgMatches, key: &str) -> Option<Vec<String>> {
     // A command that does not have the flag has no value for it either.
     let values = arguments.try_get_many::<String>(key).ok()??;
     Some(values.cloned().collect())
+}
+
+fn text(variable: &str, value: OsString) -> Result<String, String> {
+    value.into_string().map_err(|value| format!("environment {variable}: {value:?} is no UTF-8"))
 }
 
 /// A list in one environment variable has commas between its items.

@@ -108,7 +108,12 @@ impl Setting {
 
     /// The default for people.
     pub fn default_text(&self) -> String {
-        match (self.key, self.shown(&Config::default())) {
+        self.text_of(&Config::default())
+    }
+
+    /// What a configuration has that nobody changed.
+    pub(super) fn text_of(&self, start: &Config) -> String {
+        match (self.key, self.shown(start)) {
             ("workers", _) => "the CPU limit of the cgroup rounded up, else the cores".to_owned(),
             ("namespace", _) => "all".to_owned(),
             ("kubeconfig", _) => "the service account of the pod, else what kubectl uses".to_owned(),

@@ -10,7 +10,7 @@ type Variables = &'static [(&'static str, &'static str)];
 
 fn with(arguments: &[&str], variables: Variables) -> Result<Invocation, Stop> {
     let arguments = ["scorefront"].iter().chain(arguments);
-    parse(arguments, |name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    parse(arguments, |name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into()))
 }
 
 fn served(arguments: &[&str], variables: Variables) -> Config {
@@ -129,6 +129,14 @@ fn impossible_values_are_refused() {
 }
 
 #[test]
+fn a_variable_that_is_no_utf_8_is_refused_and_not_ignored() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let environment = |name: &str| (name == "SCOREFRONT_ADMIN").then(|| OsString::from_vec(vec![0xff]));
+    let stop = parse(["scorefront", "serve"], environment).expect_err("is refused");
+    assert!(stop.to_string().starts_with("environment SCOREFRONT_ADMIN: "), "{stop}");
+}
+
+#[test]
 fn every_number_takes_both_ends_of_its_range_and_nothing_beyond() {
     for setting in SETTINGS {
         let Slot::Number { min, max, .. } = setting.slot else { continue };
@@ -212,6 +220,8 @@ fn check_takes_the_same_arguments_and_quickstart_brings_its_own_objects() {
     };
     assert!(config.listen.iter().all(|address| address.ip().is_loopback()) && config.sources.is_empty());
     assert!(with(&["quickstart", "--source", "kubernetes"], &[]).is_err());
+    let help = with(&["quickstart", "--help"], &[]).expect_err("is shown").to_string();
+    assert!(help.contains("[default: 127.0.0.1:8080]") && !help.contains("--source"), "{help}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::core::outcome::Outcome;
 use crate::core::record::{Record, RequestId};
 
 use super::escape::escape;
-use super::number::{write_integer, write_millis, write_time};
+use super::number::{write_integer, write_ip, write_millis, write_time};
 
 /// The limits of texts, in bytes.
 const METHOD_MAX: usize = 32;
@@ -127,16 +127,9 @@ fn write_request(out: &mut Vec<u8>, record: &Record) {
     if let Some(agent) = &record.user_agent {
         text(out, USER_AGENT, agent.as_bytes(), USER_AGENT_MAX);
     }
-    write_client(out, record.client_ip);
-}
-
-/// Straight into the line: [`std::net::IpAddr`] formats into any writer without allocating, and writing into a
-/// vector cannot fail.
-fn write_client(out: &mut Vec<u8>, ip: std::net::IpAddr) {
-    use std::io::Write as _;
     field(out, CLIENT_IP);
     out.push(b'"');
-    let _ = write!(out, "{ip}");
+    write_ip(out, record.client_ip);
     out.push(b'"');
 }
 

@@ -1,5 +1,6 @@
 //! Numbers and times as text, without allocation and without floating point.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Appends a whole number.
@@ -7,12 +8,29 @@ pub(crate) fn write_integer(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
+/// Appends an address.
+pub(crate) fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
+    use std::io::Write as _;
+    match ip {
+        IpAddr::V4(v4) => {
+            for (position, octet) in v4.octets().into_iter().enumerate() {
+                if position > 0 {
+                    out.push(b'.');
+                }
+                write_integer(out, u64::from(octet));
+            }
+        }
+        // Formats without allocating; writing into a vector cannot fail.
+        IpAddr::V6(v6) => drop(write!(out, "{v6}")),
+    }
+}
+
 /// Appends milliseconds with three decimals.
 pub(crate) fn write_millis(out: &mut Vec<u8>, duration: Duration) {
     let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let rest = (micros % 1000) as u32;
     write_integer(out, micros / 1000);
-    out.push(b'.');
-    write_digits(out, (micros % 1000) as u32, 3);
+    out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
 }
 
 /// Appends a point in time as RFC 3339 with microseconds, in UTC. Clocks set before 1970 show 1970; after 9999, the
@@ -25,30 +43,36 @@ pub(crate) fn write_time(out: &mut Vec<u8>, time: SystemTime) {
     };
     let (year, month, day) = civil_date((seconds / 86_400) as u32);
     let of_day = (seconds % 86_400) as u32;
-    write_digits(out, year, 4);
+    write_pair(out, year / 100);
+    write_pair(out, year % 100);
     out.push(b'-');
-    write_digits(out, month, 2);
+    write_pair(out, month);
     out.push(b'-');
-    write_digits(out, day, 2);
+    write_pair(out, day);
     out.push(b'T');
-    write_digits(out, of_day / 3600, 2);
+    write_pair(out, of_day / 3600);
     out.push(b':');
-    write_digits(out, of_day / 60 % 60, 2);
+    write_pair(out, of_day / 60 % 60);
     out.push(b':');
-    write_digits(out, of_day % 60, 2);
+    write_pair(out, of_day % 60);
     out.push(b'.');
-    write_digits(out, micros, 6);
+    write_pair(out, micros / 10_000);
+    write_pair(out, micros / 100 % 100);
+    write_pair(out, micros % 100);
     out.push(b'Z');
 }
 
 /// 9999-12-31T23:59:59Z.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// Exactly `count` digits of `value`, with leading zeros.
-fn write_digits(out: &mut Vec<u8>, value: u32, count: u32) {
-    for position in (0..count).rev() {
-        out.push(b'0' + (value / 10_u32.pow(position) % 10) as u8);
-    }
+/// Two digits of a number below 100.
+fn write_pair(out: &mut Vec<u8>, value: u32) {
+    out.extend_from_slice(&[digit(value / 10), digit(value)]);
+}
+
+/// The last digit of a number.
+fn digit(value: u32) -> u8 {
+    b'0' + (value % 10) as u8
 }
 
 /// Year, month and day of so many days after 1970-01-01. Years begin in March here, so that the leap day is the last
@@ -89,6 +113,13 @@ mod tests {
         assert_eq!(time(4_107_542_400, 0), "2100-03-01T00:00:00.000000Z");
         assert_eq!(time(LAST_SECOND + 5, 0), "9999-12-31T23:59:59.999999Z");
         assert_eq!(text(|out| write_time(out, UNIX_EPOCH - Duration::from_secs(9))), "1970-01-01T00:00:00.000000Z");
+    }
+
+    #[test]
+    fn addresses_look_as_always() {
+        for ip in ["192.0.2.7", "0.0.0.0", "255.255.255.255", "::1", "2001:db8::ff00:42:8329"] {
+            assert_eq!(text(|out| write_ip(out, ip.parse().expect("an address"))), ip);
+        }
     }
 
     #[test]

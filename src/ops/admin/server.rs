@@ -14,16 +14,17 @@ use std::time::Duration;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
+use tower::{ServiceBuilder, ServiceExt};
 
-use super::{Answer, State, answer, refusal};
+use super::{Answer, State, answer, probe, refusal};
 
 /// Connections at a time; more wait to be accepted.
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 256;
 /// Requests at a time; more are refused.
 const REQUESTS_MAX: usize = 16;
 /// To the head of a request, and between two requests.
@@ -68,7 +69,7 @@ impl Admin {
         let mut connections = JoinSet::new();
         tokio::select! {
             () = shutdown => {}
-            never = accept(&listener, stack(state), &stopped, &mut connections) => match never {},
+            never = accept(&listener, layered(state), &stopped, &mut connections) => match never {},
         }
         drop((listener, stop));
         let all_done = async { while connections.join_next().await.is_some() {} };
@@ -77,25 +78,38 @@ impl Admin {
     }
 }
 
-/// The layers around every request, shared by all connections.
-fn stack(
+/// Answers probes at once and everything else through the layers, which all connections share.
+fn layered(
     state: Arc<State>,
-) -> impl Service<Request<Incoming>, Response = Answer, Error = BoxError, Future: Send> + Clone + Send + 'static {
-    ServiceBuilder::new()
-        .load_shed()
-        .concurrency_limit(REQUESTS_MAX)
-        .timeout(ANSWER_TIMEOUT)
-        .service_fn(move |request| answer(state.clone(), request))
+) -> impl Service<Request<Incoming>, Response = Answer, Error = Infallible, Future: Send> + Clone + Send {
+    let layers = {
+        let state = state.clone();
+        ServiceBuilder::new()
+            .load_shed()
+            .concurrency_limit(REQUESTS_MAX)
+            .timeout(ANSWER_TIMEOUT)
+            .service_fn(move |request| answer(state.clone(), request))
+    };
+    service_fn(move |request| {
+        let probed = probe(&state, &request);
+        let layers = layers.clone();
+        async move {
+            match probed {
+                Some(answer) => Ok(answer),
+                None => Ok(layers.oneshot(request).await.unwrap_or_else(|error| refusal(&error))),
+            }
+        }
+    })
 }
 
 async fn accept<S>(
     listener: &tokio::net::TcpListener,
-    stack: S,
+    service: S,
     stopped: &watch::Receiver<()>,
     connections: &mut JoinSet<()>,
 ) -> Infallible
 where
-    S: Service<Request<Incoming>, Response = Answer, Error = BoxError, Future: Send> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Answer, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut pause = Duration::ZERO;
@@ -105,7 +119,7 @@ where
         match listener.accept().await {
             Ok((stream, _)) => {
                 pause = Duration::ZERO;
-                let connection = serve_connection(stream, stack.clone(), stopped.clone());
+                let connection = serve_connection(stream, service.clone(), stopped.clone());
                 connections.spawn(async move {
                     let _place = place;
                     let _ = tokio::time::timeout(CONNECTION_LIFE, connection).await;
@@ -129,14 +143,10 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-async fn serve_connection<S>(stream: TcpStream, stack: S, mut stopped: watch::Receiver<()>)
+async fn serve_connection<S>(stream: TcpStream, service: S, mut stopped: watch::Receiver<()>)
 where
-    S: Service<Request<Incoming>, Response = Answer, Error = BoxError, Future: Send> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Answer, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
-    let service = hyper::service::service_fn(move |request| {
-        let answered = stack.clone().oneshot(request);
-        async move { Ok::<_, Infallible>(answered.await.unwrap_or_else(|error| refusal(&error))) }
-    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

@@ -17,6 +17,8 @@ struct Running {
     state: Arc<State>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
+    /// Levels can be changed only while their log lives.
+    _log: Box<dyn std::any::Any>,
 }
 
 impl Running {
@@ -27,10 +29,11 @@ impl Running {
         world.insert(endpoint("abalone", 9002));
         let snapshot = Arc::new(ArcSwap::from_pointee(world));
         let vitals = Arc::new(Vitals::new(1, Instant::now()));
+        let (levels, log) = Levels::detached("info");
         let state = Arc::new(State {
             metrics: Metrics::new(snapshot.clone(), vitals.clone(), &Limits::default()),
             ready: Ready::new(vitals.clone()),
-            levels: Levels::detached("info").0,
+            levels,
             config: serde_json::json!({ "workers": 2 }),
             snapshot,
             vitals,
@@ -43,7 +46,7 @@ impl Running {
             let shutdown = async { drop(stopped.await) };
             runtime.block_on(admin.serve(served, shutdown)).expect("serves");
         });
-        Self { address, state, stop: Some(stop), thread: Some(thread) }
+        Self { address, state, stop: Some(stop), thread: Some(thread), _log: Box::new(log) }
     }
 
     fn ask(&self, request: &str) -> String {
@@ -175,7 +178,29 @@ fn the_log_level_can_be_read_and_changed_within_limits() {
     assert!(put("scorefront=loud").starts_with("HTTP/1.1 400"));
     let endless = put(&"x".repeat(BODY_MAX + 1));
     assert!(endless.starts_with("HTTP/1.1 400") && endless.contains("4096 bytes at most"), "{endless}");
-    assert_eq!(admin.get("/log-level").0, 200);
+    assert_eq!(admin.get("/log-level"), (200, "info\n".to_owned()));
+    let changed = put("scorefront=debug\n");
+    assert!(changed.starts_with("HTTP/1.1 200") && changed.ends_with("\r\n\r\nscorefront=debug\n"), "{changed}");
+    assert_eq!(admin.get("/log-level"), (200, "scorefront=debug\n".to_owned()));
+}
+
+#[test]
+fn requests_that_never_end_are_limited_and_leave_probes_alone() {
+    let admin = Running::start();
+    let stalled: Vec<_> = (0..40)
+        .map(|_| {
+            let mut stream = TcpStream::connect(admin.address).expect("connects");
+            write!(stream, "PUT /log-level HTTP/1.1\r\nhost: admin\r\ncontent-length: 9\r\n\r\n").expect("writes");
+            stream
+        })
+        .collect();
+    let deadline = Instant::now() + Duration::from_secs(9);
+    while admin.get("/metrics").0 != 503 {
+        assert!(Instant::now() < deadline, "the limit is reached in time");
+    }
+    assert_eq!(admin.get("/healthz").0, 200);
+    assert_eq!(admin.get("/readyz").0, 200);
+    drop(stalled);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// Something that takes bytes and can be opened anew.
@@ -33,6 +34,12 @@ impl Outlet {
         Ok(Self { file: io::stderr().as_fd().try_clone_to_owned()?.into(), path: None })
     }
 
+    /// The writing end of a pipe.
+    #[cfg(test)]
+    pub(crate) fn pipe(writer: io::PipeWriter) -> Self {
+        Self { file: File::from(std::os::fd::OwnedFd::from(writer)), path: None }
+    }
+
     /// The end of this file, which is made if need be.
     pub(crate) fn file(path: &Path) -> io::Result<Self> {
         Ok(Self { file: open(path)?, path: Some(path.to_owned()) })
@@ -52,6 +59,10 @@ impl Sink for Outlet {
 }
 
 fn open(path: &Path) -> io::Result<File> {
+    if path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        let why = "is a named pipe, and opening it would wait for a reader; log to a file or to stdout";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
     let mut file = OpenOptions::new().append(true).create(true).open(path)?;
     if ends_in_the_middle(path).unwrap_or(false) {
         file.write_all(b"\n")?;

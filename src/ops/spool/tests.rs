@@ -212,3 +212,47 @@ fn a_file_is_appended_to_reopened_and_never_continues_half_a_line() {
     assert_eq!(std::fs::read_to_string(&rotated).expect("reads"), "half\none\ntwo\n");
     assert_eq!(std::fs::read_to_string(&path).expect("reads"), "three\n");
 }
+
+#[test]
+fn a_full_pipe_keeps_nobody_waiting_and_a_reader_that_comes_late_gets_whole_lines() {
+    let (mut reader, writer) = io::pipe().expect("a pipe");
+    let heard = Heard::default();
+    let spool = Spool::start("test-log", Outlet::pipe(writer), 1, 1 << 20, heard.clone()).expect("a thread");
+    let lane = spool.lane(0);
+    let line = "x".repeat(999);
+    let kept = (0..4000).filter(|_| say(&lane, &line)).count();
+    assert!((1000..4000).contains(&kept), "{kept}");
+    let asked = Instant::now();
+    assert!(!spool.flush(Duration::from_millis(50)), "nobody reads");
+    assert!(asked.elapsed() < Duration::from_secs(10));
+    let reading = std::thread::spawn(move || {
+        let mut text = String::new();
+        io::Read::read_to_string(&mut reader, &mut text).expect("reads");
+        text
+    });
+    assert!(spool.flush(PATIENCE));
+    drop((lane, spool));
+    let text = reading.join().expect("reads to the end");
+    assert_eq!(text.lines().count(), kept);
+    assert!(text.lines().all(|read| read == line));
+    assert_eq!(heard.0.lock().0, kept as u64);
+}
+
+#[test]
+fn a_broken_pipe_is_told_once_and_does_not_spin() {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    drop(reader);
+    let heard = Heard::default();
+    let spool = Spool::start("test-log", Outlet::pipe(writer), 1, 1 << 20, heard.clone()).expect("a thread");
+    assert!(say(&spool.lane(0), "lost"));
+    assert!(!spool.flush(Duration::from_millis(300)));
+    assert_eq!(*heard.0.lock(), (0, vec!["failed"]));
+}
+
+#[test]
+fn a_named_pipe_is_refused_because_opening_it_would_wait() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("runs").success());
+    assert_eq!(Outlet::file(&path).expect_err("is refused").kind(), io::ErrorKind::InvalidInput);
+}

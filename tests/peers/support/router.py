@@ -42,6 +42,8 @@ class Router:
             self.access_log,
             "--workers",
             "2",
+            "--drain-grace-ms",
+            "100",
         ]
         self.process = Process("scorefront", arguments, folder)
         try:
