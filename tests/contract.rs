@@ -4,8 +4,6 @@
 //! `SCOREFRONT_BLESS=1` to write the files anew, and read the difference.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
-#![allow(clippy::expect_used, reason = "helpers of tests may fail the test")]
-
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
