@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, StatusCode};
 use scorefront::core::facts::{Form, Name, ObjectRef, Settings};
 use scorefront::core::limits::Limits;
 use scorefront::core::outcome::Outcome;
-use scorefront::core::record::{Record, RequestId};
+use scorefront::core::record::{Record, id_value};
 use scorefront::core::snapshot::{Access, Deployment, Endpoint, Replica, Snapshot};
 use scorefront::core::split::Split;
 use scorefront::core::state::{DeploymentState, RefusalState};
@@ -52,7 +52,7 @@ fn page_of_a_hundred_deployments(bencher: Bencher<'_, '_>, format: Format) {
 }
 
 fn record() -> Record {
-    let id = RequestId::Made(Uuid::from_u128(0x1234_5678_9abc_def0_1234_5678_9abc_def0));
+    let id = id_value(Uuid::from_u128(0x1234_5678_9abc_def0_1234_5678_9abc_def0));
     let started = Instant::now();
     let endpoint = endpoint("iris");
     Record {

@@ -2,8 +2,8 @@
 //!
 //! Every worker is one thread with one runtime and owns what it needs: idle connections, log buffer, counters. What
 //! workers share is atomic and belongs to `core`. Files in the order in which a request meets them:
-//! [`listen`] hands sockets to workers, [`connection`] speaks HTTP on one, [`exchange`] carries one request through
-//! [`auth`], [`admit`] and [`forward`], and [`respond`] turns the end into an answer.
+//! `listen` hands sockets to workers, `connection` speaks HTTP on one, `exchange` carries one request through
+//! `auth`, `admit` and `forward`, and `respond` turns the end into an answer.
 
 pub(crate) mod admit;
 pub(crate) mod auth;

@@ -18,7 +18,7 @@ use scorefront::control::manifests;
 use scorefront::control::registry::Registry;
 use scorefront::core::facts::{Form, Name, ObjectRef, Settings};
 use scorefront::core::outcome::Outcome;
-use scorefront::core::record::{AuthType, Record, RequestId};
+use scorefront::core::record::{AuthType, Record, id_value};
 use scorefront::core::snapshot::{Access, Deployment, Endpoint, Replica, Snapshot};
 use scorefront::core::split::Split;
 use scorefront::core::state::{DeploymentState, RefusalState};
@@ -244,7 +244,7 @@ fn after(record: &Record, micros: u64) -> Instant {
 fn record(id: u128) -> Record {
     let started_at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_790_000_000_123_456);
     let client = IpAddr::from([192, 0, 2, 7]);
-    Record::new(Instant::now(), started_at, client, RequestId::Made(Uuid::from_u128(id)))
+    Record::new(Instant::now(), started_at, client, id_value(Uuid::from_u128(id)))
 }
 
 fn requested(id: u128, path: &str) -> Record {
@@ -329,7 +329,7 @@ fn malformed() -> Record {
 fn hostile() -> Record {
     let mut record = requested(4, "/api/v1/endpoint/%22%0a/../x\"{}");
     record.user_agent = HeaderValue::from_bytes(b"\"}\\\t\xff\xfe evil \xc2\x9b31m").ok();
-    record.request_id = RequestId::Kept(HeaderValue::from_static("a\"b"));
+    record.request_id = HeaderValue::from_static("a\"b");
     record.outcome = Outcome::UnknownEndpoint;
     record.detail = Some("line\nbreak \u{1b}[2J".into());
     record

@@ -3,6 +3,7 @@
 //! Each source is one or more feeds: a directory of manifests, or one watch of the API server for each kind and
 //! namespace. Feeds only speak; the publisher decides what becomes of it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use crate::core::snapshot::Snapshot;
 use crate::core::vitals::Vitals;
 
 /// Where objects come from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Source {
     /// The API server of the kubeconfig where there is one, else of the cluster that the router runs in.
     Kubernetes,
@@ -36,6 +37,18 @@ pub enum Source {
         /// The manifests, as YAML.
         text: String,
     },
+}
+
+/// Without what may hold keys.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kubernetes => f.write_str("Kubernetes"),
+            Self::Cluster(config) => write!(f, "Cluster({})", config.cluster_url),
+            Self::Manifests(dir) => write!(f, "Manifests({})", dir.display()),
+            Self::Text { name, .. } => write!(f, "Text({name})"),
+        }
+    }
 }
 
 /// What is to be discovered.

@@ -207,16 +207,20 @@ impl World {
 
     /// Builds what changed on top of `last`. `None`: nothing that anybody could see did.
     pub fn assemble(&mut self, last: &Snapshot, states: &impl LiveStates) -> Option<Assembled> {
+        if self.dirty.is_empty() {
+            return None;
+        }
         let mut next = last.clone();
+        let mut is_same = true;
         let (mut changes, mut replaced, mut closed) = (Vec::new(), Vec::new(), Vec::new());
         for key in std::mem::take(&mut self.dirty) {
             let before = last.find(key.form, &key.name);
             let built = self.build(&key, before, states);
             let after = built.as_ref();
-            if let (Some(before), Some(after)) = (before, after)
-                && Arc::ptr_eq(before, after)
-            {
-                continue;
+            match (before, after) {
+                (None, None) => continue,
+                (Some(before), Some(after)) if Arc::ptr_eq(before, after) => continue,
+                _ => is_same = false,
             }
             diff::compare(before, after, &mut changes);
             let (old, new) = (deployments(before), deployments(after));
@@ -227,7 +231,7 @@ impl World {
                 None => drop(next.remove(key.form, &key.name)),
             }
         }
-        if changes.is_empty() && replaced.is_empty() && closed.is_empty() {
+        if is_same {
             return None;
         }
         next.version += 1;

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::uri::PathAndQuery;
 
 /// Which of the two public URL forms a deployment answers to.
@@ -34,6 +35,7 @@ impl Form {
 pub struct Name {
     shown: Arc<str>,
     key: Arc<str>,
+    header: HeaderValue,
 }
 
 impl Name {
@@ -45,12 +47,19 @@ impl Name {
         } else {
             shown.clone()
         };
-        Self { shown, key }
+        // A valid name is always a valid value; others are never served.
+        let header = HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""));
+        Self { shown, key, header }
     }
 
     /// As it was written.
     pub fn as_str(&self) -> &str {
         &self.shown
+    }
+
+    /// As the value of a header.
+    pub fn header(&self) -> &HeaderValue {
+        &self.header
     }
 
     /// In lower case: what maps are keyed by.

@@ -31,13 +31,12 @@ impl AuthType {
     }
 }
 
-/// The id of a request: 128 bits, shown as a UUID.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RequestId {
-    /// Made by the router.
-    Made(uuid::Uuid),
-    /// Kept from a trusted ingress.
-    Kept(HeaderValue),
+/// A UUID as the value of `x-request-id`.
+pub fn id_value(id: uuid::Uuid) -> HeaderValue {
+    let mut buffer = uuid::Uuid::encode_buffer();
+    let text = id.hyphenated().encode_lower(&mut buffer);
+    // Hexadecimal digits and dashes are always a valid value.
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
 }
 
 /// See the head of the file. All instants are on one clock; durations that were never measured are `None`.
@@ -57,8 +56,8 @@ pub struct Record {
     pub user_agent: Option<HeaderValue>,
     /// The client: the peer, or what a trusted proxy says.
     pub client_ip: IpAddr,
-    /// `x-request-id`.
-    pub request_id: RequestId,
+    /// `x-request-id`: a fresh UUID, or what a trusted ingress sent.
+    pub request_id: HeaderValue,
     /// `x-ms-client-request-id`, cleaned.
     pub client_request_id: Option<HeaderValue>,
     /// `x-ms-request-id` of the client, cleaned.
@@ -106,7 +105,7 @@ pub struct Record {
 impl Record {
     /// For an exchange that starts now. The outcome is "client gone" until somebody knows better: that is what it is
     /// when the exchange is dropped on the way.
-    pub fn new(started: Instant, started_at: SystemTime, client_ip: IpAddr, request_id: RequestId) -> Self {
+    pub fn new(started: Instant, started_at: SystemTime, client_ip: IpAddr, request_id: HeaderValue) -> Self {
         Self {
             started,
             started_at,

@@ -84,7 +84,7 @@ fn open(link: &Arc<Link>, parts: &http::request::Parts) -> Ledger {
 }
 
 fn peer(link: &Link) -> Peer<'_> {
-    Peer { address: link.peer, trusted: link.trusted, limits: link.worker.limits() }
+    Peer { address: link.peer, ip: &link.ip, trusted: link.trusted, limits: link.worker.limits() }
 }
 
 /// `/`: healthy, so that load balancers send traffic, unless they should send it elsewhere.
@@ -255,7 +255,7 @@ fn asks_to_close(headers: &HeaderMap) -> bool {
 
 /// The record of a request that could not be read.
 pub(crate) fn record_unreadable(link: &Arc<Link>, outcome: Outcome, detail: String) {
-    let id = crate::core::record::RequestId::Made(link.fault_id);
+    let id = crate::core::record::id_value(link.fault_id);
     let client: IpAddr = link.peer.ip().to_canonical();
     let mut ledger = Ledger::new(Record::new(Instant::now(), SystemTime::now(), client, id), link.clone());
     ledger.record.detail = Some(detail.into());

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::core::dice::Dice;
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
-use crate::core::record::{Record, RequestId};
+use crate::core::record::{Record, id_value};
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const X_MS_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
@@ -70,6 +70,8 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer<'a> {
     pub(crate) address: SocketAddr,
+    /// Its IP address as a header value.
+    pub(crate) ip: &'a HeaderValue,
     /// Whether what it says about the client is believed.
     pub(crate) trusted: bool,
     pub(crate) limits: &'a Limits,
@@ -94,9 +96,9 @@ impl Peer<'_> {
     }
 
     /// The request's id: the trusted proxy's, else a fresh one.
-    pub(crate) fn request_id(&self, headers: &HeaderMap, dice: &mut Dice) -> RequestId {
+    pub(crate) fn request_id(&self, headers: &HeaderMap, dice: &mut Dice) -> HeaderValue {
         let kept = headers.get(X_REQUEST_ID).filter(|id| self.trusted && is_plain_id(id));
-        kept.map_or_else(|| RequestId::Made(make_id(dice)), |id| RequestId::Kept(id.clone()))
+        kept.cloned().unwrap_or_else(|| id_value(make_id(dice)))
     }
 }
 
@@ -118,18 +120,6 @@ pub(crate) fn make_id(dice: &mut Dice) -> Uuid {
     bytes[..8].copy_from_slice(&high);
     bytes[8..].copy_from_slice(&low);
     uuid::Builder::from_random_bytes(bytes).into_uuid()
-}
-
-/// A request id as header value.
-pub(crate) fn id_value(id: &RequestId) -> HeaderValue {
-    match id {
-        RequestId::Kept(value) => value.clone(),
-        RequestId::Made(uuid) => {
-            let mut buffer = Uuid::encode_buffer();
-            let text = uuid.hyphenated().encode_lower(&mut buffer);
-            HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
-        }
-    }
 }
 
 /// The client's own id: letters, digits, `_` and `-`, at most 40 of them.
@@ -165,15 +155,21 @@ pub(crate) fn trace(headers: &mut HeaderMap, dice: &mut Dice) -> [u8; 32] {
         return id;
     }
     headers.remove(TRACESTATE);
-    let text = format!("00-{:016x}{:016x}-{:016x}-01", dice.throw(), dice.throw() | 1, dice.throw() | 1);
-    let mut id = [b'0'; 32];
-    if let Some(digits) = text.as_bytes().get(3..35) {
-        id.copy_from_slice(digits);
-    }
-    if let Ok(value) = HeaderValue::from_str(&text) {
+    let (trace, span) = (make_hex([dice.throw(), dice.throw() | 1]), make_hex([dice.throw() | 1, 0]));
+    let mut text = [0; 55];
+    let parts: [&[u8]; 5] = [b"00-", &trace, b"-", &span[..16], b"-01"];
+    text.iter_mut().zip(parts.into_iter().flatten()).for_each(|(byte, part)| *byte = *part);
+    if let Ok(value) = HeaderValue::from_bytes(&text) {
         headers.insert(TRACEPARENT, value);
     }
-    id
+    trace
+}
+
+fn make_hex(words: [u64; 2]) -> [u8; 32] {
+    let mut digits = [0; 32];
+    let nibbles = words.iter().flat_map(|word| (0..16).rev().map(move |at| (word >> (at * 4)) as usize & 0xf));
+    digits.iter_mut().zip(nibbles).for_each(|(digit, nibble)| *digit = b"0123456789abcdef"[nibble]);
+    digits
 }
 
 /// What stays on one hop, in either direction (RFC 9110 §7.6.1), and what `Connection` names.
@@ -248,7 +244,7 @@ pub(crate) fn to_replica(
         headers.insert(UPGRADE, protocol.clone());
     }
     forward_client(headers, peer);
-    headers.insert(X_REQUEST_ID, id_value(&record.request_id));
+    headers.insert(X_REQUEST_ID, record.request_id.clone());
     set_or_remove(headers, X_MS_CLIENT_REQUEST_ID, record.client_request_id.as_ref());
     // The stock server refuses long ones, so only the cleaned one is passed on.
     set_or_remove(headers, X_MS_REQUEST_ID, record.ms_request_id.as_ref());
@@ -273,9 +269,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// Tells the replica who the client is: appends to what a trusted proxy said, replaces what anybody else said.
 fn forward_client(headers: &mut HeaderMap, peer: Peer<'_>) {
-    let ip = peer.address.ip().to_canonical();
-    let text = ip.to_string();
-    let Ok(ip_value) = HeaderValue::from_str(&text) else { return };
+    let (ip, ip_value) = (peer.address.ip().to_canonical(), peer.ip.clone());
     let host = headers.get(HOST).cloned();
     if !peer.trusted {
         if headers.contains_key(FORWARDED) {
@@ -317,15 +311,12 @@ fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue
 
 /// Puts the ids of a request on its answer, whoever made it.
 pub(crate) fn identify(headers: &mut HeaderMap, record: &Record) {
-    let id = id_value(&record.request_id);
-    let ms_id = record.ms_request_id.as_ref().or(record.client_request_id.as_ref()).unwrap_or(&id);
+    let ms_id = record.ms_request_id.as_ref().or(record.client_request_id.as_ref()).unwrap_or(&record.request_id);
     headers.insert(X_MS_REQUEST_ID, ms_id.clone());
-    headers.insert(X_REQUEST_ID, id);
+    headers.insert(X_REQUEST_ID, record.request_id.clone());
     set_or_remove(headers, X_MS_CLIENT_REQUEST_ID, record.client_request_id.as_ref());
-    if let Some(deployment) = &record.deployment
-        && let Ok(name) = HeaderValue::from_str(deployment.name.as_str())
-    {
-        headers.insert(MODEL_DEPLOYMENT, name);
+    if let Some(deployment) = &record.deployment {
+        headers.insert(MODEL_DEPLOYMENT, deployment.name.header().clone());
     }
 }
 

@@ -101,3 +101,46 @@ impl Drop for Ledger {
         self.link.end(end);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::time::SystemTime;
+
+    use arc_swap::ArcSwap;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::core::limits::Limits;
+    use crate::core::snapshot::Snapshot;
+    use crate::core::vitals::Vitals;
+    use crate::data::worker::{Phase, Shared, Worker};
+    use crate::ops::access_log::{AccessLog, LogTarget};
+
+    #[test]
+    fn an_exchange_that_panics_is_recorded_once_as_the_routers_fault() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = LogTarget::File(directory.path().join("access.log"));
+        let vitals = Arc::new(Vitals::new(1, Instant::now()));
+        let log = AccessLog::start(&target, 1, 1 << 20, vitals.clone()).unwrap();
+        let shared = Shared {
+            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+            limits: Arc::new(Limits::default()),
+            vitals: vitals.clone(),
+            phase: watch::channel(Phase::Running).1,
+        };
+        let worker = Arc::new(Worker::new(0, shared, log.worker(0), 1));
+        let link = Arc::new(Link::new(worker, ([127, 0, 0, 1], 1).into()));
+        let id = http::HeaderValue::from_static("the-id");
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let _ledger = Ledger::new(Record::new(Instant::now(), SystemTime::now(), [127, 0, 0, 1].into(), id), link);
+            panic!("a bug");
+        }));
+        assert!(outcome.is_err());
+        assert_eq!(vitals.refusals.read(Outcome::Internal), 1);
+        assert!(log.flush(crate::testing::PATIENCE));
+        let text = std::fs::read_to_string(directory.path().join("access.log")).unwrap();
+        assert_eq!(text.lines().count(), 1);
+        assert!(text.contains("\"the-id\"") && text.contains("\"internal\"") && text.contains("panicked"), "{text}");
+    }
+}

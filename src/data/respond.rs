@@ -15,7 +15,7 @@ use super::ledger::Ledger;
 use super::stream::AnswerBody;
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
-use crate::core::record::{Record, RequestId};
+use crate::core::record::{Record, id_value};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const MODEL_ERROR_STATUS: HeaderName = HeaderName::from_static("ms-azureml-model-error-statuscode");
@@ -98,7 +98,7 @@ fn local(status: StatusCode, mut headers: HeaderMap, body: Bytes, ledger: Ledger
 
 /// What the client gets when the router itself failed in the middle of an exchange; its record is written already.
 pub(crate) fn panicked() -> Response<AnswerBody> {
-    let id = RequestId::Kept(HeaderValue::from_static("unknown"));
+    let id = HeaderValue::from_static("unknown");
     let body = error_body(Outcome::Internal.code(), "The router failed to handle this request.", &id);
     let mut response = Response::new(AnswerBody::unrecorded(body.into()));
     *response.status_mut() = Outcome::Internal.status();
@@ -152,8 +152,7 @@ impl std::fmt::Display for Millis {
     }
 }
 
-fn error_body(code: &str, message: &str, id: &RequestId) -> String {
-    let id = headers::id_value(id);
+fn error_body(code: &str, message: &str, id: &HeaderValue) -> String {
     let id = id.to_str().unwrap_or_default();
     let mut body = String::with_capacity(96 + message.len());
     let _ = write!(body, "{{\"error\":{{\"code\":\"{code}\",\"message\":");
@@ -209,11 +208,10 @@ pub(crate) fn unreadable(status: u16, id: Uuid, limits: &Limits) -> Option<Bytes
         return None;
     }
     let outcome = fault(status);
-    let id = RequestId::Made(id);
+    let id = id_value(id);
     let body = error_body(outcome.code(), &fault_message(outcome, limits), &id);
     let status = outcome.status();
     let mut text = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
-    let id = headers::id_value(&id);
     let id = id.to_str().unwrap_or_default();
     let _ = write!(text, "x-request-id: {id}\r\nx-ms-request-id: {id}\r\ncontent-type: application/json\r\n");
     let _ = write!(text, "content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
@@ -226,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_error_body_is_json_whatever_the_message() {
-        let id = RequestId::Made(Uuid::nil());
+        let id = id_value(Uuid::nil());
         let body = error_body("QueueFull", "a \"quoted\" \\ name\nwith \u{1} and é", &id);
         let parsed: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!(parsed["error"]["message"], "a \"quoted\" \\ name\nwith \u{1} and é");

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes};
+use http::HeaderValue;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -41,6 +42,8 @@ pub(crate) enum Doing {
 pub(crate) struct Link {
     pub(crate) worker: Arc<Worker>,
     pub(crate) peer: SocketAddr,
+    /// Its IP address, for headers.
+    pub(crate) ip: HeaderValue,
     /// Whether the peer is a trusted proxy.
     pub(crate) trusted: bool,
     /// The id for a request that could not be read, of which there is at most one.
@@ -64,6 +67,9 @@ impl Link {
         Self {
             trusted: worker.limits().trusts(peer.ip()),
             peer,
+            // An address is always a valid value.
+            ip: HeaderValue::from_str(&peer.ip().to_canonical().to_string())
+                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             fault_id,
             doing: AtomicU8::new(Doing::Fresh as u8),
             since_us: AtomicU64::new(now),

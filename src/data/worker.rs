@@ -85,9 +85,7 @@ pub struct Handle {
 impl Worker {
     /// Starts the thread of worker `index`.
     pub fn start(index: usize, shared: Shared, log: WorkerLog, seed: u64) -> io::Result<Handle> {
-        let pool = Pool::new(shared.limits.upstream_idle, shared.limits.upstream_idle_max);
-        let (connections, seed) = (AtomicUsize::new(0), AtomicU64::new(seed));
-        let worker = Arc::new(Self { index, shared, pool, log, connections, seed });
+        let worker = Arc::new(Self::new(index, shared, log, seed));
         let (inbox, arrivals) = mpsc::channel(INBOX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (owned, spawner) = (worker.clone(), runtime.handle().clone());
@@ -95,6 +93,12 @@ impl Worker {
             .name(format!("worker-{index}"))
             .spawn(move || runtime.block_on(owned.run(arrivals)))?;
         Ok(Handle { worker, inbox, runtime: spawner, thread })
+    }
+
+    pub(crate) fn new(index: usize, shared: Shared, log: WorkerLog, seed: u64) -> Self {
+        let pool = Pool::new(shared.limits.upstream_idle, shared.limits.upstream_idle_max);
+        let (connections, seed) = (AtomicUsize::new(0), AtomicU64::new(seed));
+        Self { index, shared, pool, log, connections, seed }
     }
 
     /// Random numbers for one request.

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
@@ -137,7 +138,13 @@ where
         LogFormat::Text => Box::new(lines),
         LogFormat::Json => Box::new(lines.json().flatten_event(true)),
     };
-    (Registry::default().with(filter).with(lines), Levels(handle))
+    (Registry::default().with(filter).with(lines.with_filter(filter_fn(is_ours_to_tell))), Levels(handle))
+}
+
+/// The Kubernetes client logs each failed request as an error of its own, and whole answers, Secrets included, when
+/// they do not parse. Discovery reports every failure once, as a problem, and without what came: that is enough.
+fn is_ours_to_tell(line: &Metadata<'_>) -> bool {
+    !line.target().starts_with("kube_client")
 }
 
 /// Makes a writer for each line.
@@ -299,5 +306,14 @@ mod tests {
         append_cut(&mut buffer, "é".repeat(LINE_MAX).as_bytes());
         assert!(buffer.len() <= LINE_MAX && buffer.ends_with(b"\n"));
         assert!(String::from_utf8(buffer).is_ok());
+    }
+
+    #[test]
+    fn the_kubernetes_client_says_nothing_of_its_own_at_any_level() {
+        let text = logged(LogFormat::Text, "trace", |_| {
+            tracing::error!(target: "kube_client::client", "a whole answer");
+            tracing::error!(target: "scorefront::discovery", "a problem");
+        });
+        assert!(text.contains("a problem") && !text.contains("a whole answer"), "{text}");
     }
 }

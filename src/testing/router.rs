@@ -83,8 +83,13 @@ impl Router {
     /// Puts another world in place of the present one, in one step, and waits until it is routed.
     pub async fn change(&self, world: &World) {
         let before = self.snapshot.load().version;
-        write_manifests(self.directory.path().join("manifests"), world);
+        self.rewrite(world);
         eventually("the change is routed", async || self.snapshot.load().version > before).await;
+    }
+
+    /// Puts another world in place of the present one, in one step.
+    pub fn rewrite(&self, world: &World) {
+        write_manifests(self.directory.path().join("manifests"), world);
     }
 
     /// A connection for a client.

@@ -29,6 +29,12 @@ impl World {
         self.service(name, &labels, &[("auth-mode", "none")]).slices(name, replicas)
     }
 
+    /// The same world with another primary key.
+    pub fn with_primary_key(mut self, key: &str) -> Self {
+        self.text = self.text.replace("primaryKey: secret-1", &format!("primaryKey: {key}"));
+        self
+    }
+
     fn service(mut self, name: &str, labels: &str, annotations: &[(&str, &str)]) -> Self {
         let annotations: Vec<String> =
             annotations.iter().map(|(key, value)| format!("scorefront.dev/{key}: \"{value}\"")).collect();

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use scorefront::control::discovery::{self, Discovery, DiscoveryError, Source};
+use scorefront::control::discovery::{self, Discovery, Source};
 use scorefront::control::publish::INTERVAL;
 use scorefront::testing::fake_api::FakeApi;
 use scorefront::testing::objects::{annotated, mk_secret, mk_service, mk_slice};
 use serde_json::Value;
 
-use super::{Running, eventually};
+use crate::harness::{Running, eventually, not_in_time};
 
 fn cluster(api: &FakeApi) -> Source {
     Source::Cluster(Box::new(api.config()))
@@ -343,8 +343,7 @@ async fn a_check_loads_once_or_says_what_it_waits_for() {
     let (snapshot, problems) = discovery::load(discovery.clone(), Duration::from_secs(20)).await.expect("complete");
     assert_eq!((snapshot.endpoints().count(), problems.len()), (1, 0));
     api.refuse("secrets", Some(403));
-    match discovery::load(discovery, Duration::from_millis(200)).await {
-        Err(DiscoveryError::TooSlow { problems, .. }) => assert_eq!(problems.len(), 1, "{problems:?}"),
-        other => panic!("{other:?}"),
-    }
+    let (waiting, problems) = not_in_time(discovery).await;
+    assert!(waiting.contains("kubernetes secrets"), "{waiting}");
+    assert!(problems[0].message.contains("grant"), "{problems:?}");
 }

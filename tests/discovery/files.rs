@@ -6,13 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use scorefront::control::check;
-use scorefront::control::discovery::{self, Discovery, DiscoveryError, Source};
+use scorefront::control::discovery::{self, Discovery, Source};
 use scorefront::testing::fake_api::FakeApi;
 use scorefront::testing::objects::{annotated, mk_service, mk_slice};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::Running;
+use crate::harness::{Running, not_in_time};
 
 fn text(objects: &[Value]) -> String {
     objects.iter().map(|object| format!("---\n{object}\n")).collect()
@@ -185,10 +185,6 @@ async fn a_check_prints_a_table_and_one_line_for_each_problem() {
     assert!(printed.contains("b.yaml: line 1: "), "{printed}");
     assert!(printed.contains("scorefront.dev/max-queue-length: \"-1\" is not allowed: 0 to 100000"), "{printed}");
     let missing = Discovery { sources: vec![source(&dir.path().join("nowhere"))], namespaces: vec![], workers: 1 };
-    match discovery::load(missing, Duration::from_millis(200)).await {
-        Err(DiscoveryError::TooSlow { waiting, problems, .. }) => {
-            assert!(waiting.contains("nowhere") && problems.len() == 1, "{waiting} {problems:?}");
-        }
-        other => panic!("{other:?}"),
-    }
+    let (waiting, problems) = not_in_time(missing).await;
+    assert!(waiting.contains("nowhere") && problems.len() == 1, "{waiting} {problems:?}");
 }

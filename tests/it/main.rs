@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
 mod abandon;
+mod changes;
 mod drain;
 mod hostile;
 mod mirror;

@@ -9,6 +9,9 @@ use super::super::snapshot::Access;
 /// The field that problems with credentials are reported at.
 const FIELD: &str = "scorefront.dev/auth-mode";
 
+/// Each request without a valid key is compared with all of them.
+const KEYS_MAX: usize = 32;
+
 /// `services` are all Services of the endpoint in its namespace, the oldest first; also those that are not served.
 pub(super) fn decide(
     services: &[&Arc<DeploymentFacts>],
@@ -17,8 +20,15 @@ pub(super) fn decide(
 ) -> Access {
     let asking = services.iter().find(|facts| facts.settings.auth == AuthMode::Key);
     let Some(asking) = asking else { return Access::Open };
-    let mut keys: Vec<KeyDigest> =
-        secrets.into_iter().flat_map(BTreeMap::values).flat_map(|s| &s.keys).copied().collect();
+    let all = secrets.into_iter().flat_map(BTreeMap::values).flat_map(|secret| &secret.keys);
+    let mut keys: Vec<KeyDigest> = all.copied().take(KEYS_MAX + 1).collect();
+    if keys.len() > KEYS_MAX {
+        keys.truncate(KEYS_MAX);
+        let message = format!(
+            "the Secrets of the endpoint have more than {KEYS_MAX} keys; those of the last Secrets by name are not valid"
+        );
+        problems.push(problem(asking, message));
+    }
     keys.sort_unstable_by_key(|digest| digest.0);
     keys.dedup();
     for facts in services.iter().filter(|facts| facts.settings.auth == AuthMode::None) {

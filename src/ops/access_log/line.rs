@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, Method, StatusCode, Version};
 
 use crate::core::outcome::Outcome;
-use crate::core::record::{Record, RequestId};
+use crate::core::record::Record;
 
 use super::escape::escape;
 use super::number::{write_integer, write_ip, write_millis, write_time};
@@ -166,13 +166,7 @@ fn write_answer(out: &mut Vec<u8>, record: &Record) {
 }
 
 fn write_ids(out: &mut Vec<u8>, record: &Record) {
-    match &record.request_id {
-        RequestId::Made(uuid) => {
-            let mut hyphenated = [0; uuid::fmt::Hyphenated::LENGTH];
-            plain(out, REQUEST_ID, uuid.hyphenated().encode_lower(&mut hyphenated));
-        }
-        RequestId::Kept(value) => text(out, REQUEST_ID, value.as_bytes(), ID_MAX),
-    }
+    text(out, REQUEST_ID, record.request_id.as_bytes(), ID_MAX);
     if let Some(id) = record.client_request_id.as_ref().map(HeaderValue::as_bytes) {
         text(out, CLIENT_REQUEST_ID, id, ID_MAX);
     }

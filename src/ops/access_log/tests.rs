@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::core::outcome::Outcome;
-use crate::core::record::{AuthType, RequestId};
+use crate::core::record::{AuthType, id_value};
 use crate::core::snapshot::Replica;
 use crate::ops::spool::LINE_MAX;
 
@@ -44,7 +44,7 @@ prop_compose! {
         trace in prop::option::of(any::<[u8; 32]>()),
         replica in any::<bool>(),
     ) -> Record {
-        let request_id = kept.map_or(RequestId::Made(Uuid::from_u128(id)), RequestId::Kept);
+        let request_id = kept.unwrap_or_else(|| id_value(Uuid::from_u128(id)));
         let mut record = Record::new(start, SystemTime::UNIX_EPOCH, ip, request_id);
         record.method = uri.is_some().then(|| Method::from_bytes(b"M-SEARCH").expect("a method"));
         record.uri = uri;
@@ -101,7 +101,7 @@ fn the_longest_line_fits_into_a_spool() {
         Instant::now(),
         SystemTime::now(),
         "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().expect("an address"),
-        RequestId::Kept(quotes.clone()),
+        quotes.clone(),
     );
     record.method = Some(Method::from_bytes(&[b'X'; 500]).expect("a method"));
     record.uri = Some(format!("/{}", "%".repeat(5000)).parse().expect("a target"));
@@ -120,7 +120,7 @@ fn lines_that_find_no_room_are_counted_and_the_others_are_written() {
     let vitals = Arc::new(Vitals::new(1, Instant::now()));
     let log = AccessLog::start(&target, 1, 1, vitals.clone()).expect("starts");
     let worker = log.worker(0);
-    let record = Record::new(Instant::now(), SystemTime::now(), [127, 0, 0, 1].into(), RequestId::Made(Uuid::nil()));
+    let record = Record::new(Instant::now(), SystemTime::now(), [127, 0, 0, 1].into(), id_value(Uuid::nil()));
     for _ in 0..5000 {
         worker.write(&record, Instant::now());
     }
@@ -136,7 +136,7 @@ fn lines_that_find_no_room_are_counted_and_the_others_are_written() {
 fn a_log_that_is_off_counts_nothing_and_flushes_at_once() {
     let vitals = Arc::new(Vitals::new(1, Instant::now()));
     let log = AccessLog::start(&LogTarget::Off, 1, 1 << 20, vitals.clone()).expect("starts");
-    let record = Record::new(Instant::now(), SystemTime::now(), [127, 0, 0, 1].into(), RequestId::Made(Uuid::nil()));
+    let record = Record::new(Instant::now(), SystemTime::now(), [127, 0, 0, 1].into(), id_value(Uuid::nil()));
     log.worker(0).write(&record, Instant::now());
     log.reopen();
     assert!(log.flush(Duration::ZERO));

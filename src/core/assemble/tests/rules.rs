@@ -119,6 +119,22 @@ fn without_keys_everybody_is_refused_unless_all_services_say_none() {
 }
 
 #[test]
+fn several_secrets_are_all_valid_up_to_a_limit() {
+    let mut stage = Stage::default();
+    let mut facts = mk_service("ml/blue", "iris/blue");
+    facts.settings.auth = AuthMode::Key;
+    stage.service(facts);
+    for n in 0..40_u8 {
+        let facts = mk_secret(&format!("ml/k{n:02}"), "iris", &[n]);
+        stage.world.put_secret(&facts.object.clone(), Some(Arc::new(facts)));
+        stage.publish();
+        let expected = usize::from(n + 1).min(32);
+        assert_eq!(keys(stage.endpoint("iris")), Some(expected));
+        assert_eq!(stage.problems().len(), usize::from(n >= 32), "{:?}", stage.problems());
+    }
+}
+
+#[test]
 fn a_service_elsewhere_cannot_close_an_open_endpoint() {
     let mut stage = Stage::default();
     let mut foreign = mk_service("other/a", "iris/green");

@@ -1,4 +1,8 @@
-//! What discovery writes to the trace log, and what it never does.
+//! What discovery writes to the trace log, and what it never does. A program of its own: a thread without a subscriber
+//! could switch events off for all others.
+
+#[path = "discovery/harness.rs"]
+mod harness;
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +13,7 @@ use scorefront::testing::fake_api::FakeApi;
 use scorefront::testing::objects::{annotated, mk_secret, mk_service, mk_slice};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::{Running, eventually};
+use crate::harness::{Running, eventually};
 
 /// Everything that was logged, as text.
 #[derive(Clone, Default)]
