@@ -109,13 +109,8 @@ impl App {
             let _ = &first;
             ready.block(what)
         };
-        let discovery = discovery::run(
-            sources,
-            self.snapshot.clone(),
-            self.vitals.clone(),
-            block,
-            reached(phases.clone(), Phase::Forced),
-        );
+        let discovery =
+            discovery::run(sources, self.snapshot.clone(), self.vitals.clone(), block, std::future::pending());
         let mut discovery = tokio::spawn(discovery);
         let state = Arc::new(admin::State {
             snapshot: self.snapshot.clone(),
@@ -133,20 +128,27 @@ impl App {
             version = env!("CARGO_PKG_VERSION"), commit = env!("SCOREFRONT_COMMIT"),
             listen = ?addresses.listen, admin = %addresses.admin, workers = workers.len(), "serving"
         );
-        let mut done = tokio::task::spawn_blocking(move || workers.into_iter().all(Handle::join));
+        // Every worker is waited for, also after one that ended badly.
+        let join = move || workers.into_iter().map(Handle::join).filter(|joined| !joined).count() == 0;
+        let mut done = tokio::task::spawn_blocking(join);
         let drain = Drain { phase, vitals: &self.vitals, access_log: &self.access_log, config: &self.config };
-        let clean = tokio::select! {
-            clean = drain.watch(&mut requests, &mut done) => clean?,
-            end = &mut discovery => {
-                end??;
-                anyhow::bail!("discovery has ended by itself; see the trace log");
-            }
+        let end = tokio::select! {
+            end = drain.watch(&mut requests, &mut done) => end,
+            end = &mut discovery => Err(match end {
+                Ok(Ok(())) => anyhow::anyhow!("discovery has ended by itself; see the trace log"),
+                Ok(Err(error)) => error.into(),
+                Err(error) => error.into(),
+            }),
         };
+        // Whatever happened: no thread and no line is left behind.
+        drain.phase.send_replace(Phase::Forced);
+        if !done.is_finished() {
+            let _ = (&mut done).await;
+        }
         discovery.abort();
         admin.abort();
         self.access_log.flush(FLUSH);
-        anyhow::ensure!(clean, "ended before everything under way was finished");
-        Ok(())
+        end
     }
 }
 
@@ -189,14 +191,14 @@ struct Drain<'a> {
 type Done = tokio::task::JoinHandle<bool>;
 
 impl Drain<'_> {
-    /// Waits to be asked to end, and does. Says whether everything under way was finished.
-    async fn watch(&self, requests: &mut mpsc::Receiver<Request>, done: &mut Done) -> anyhow::Result<bool> {
+    /// Waits to be asked to end, and does. That time runs out is an end like others; a second signal is an error.
+    async fn watch(&self, requests: &mut mpsc::Receiver<Request>, done: &mut Done) -> anyhow::Result<()> {
         loop {
             tokio::select! {
                 request = requests.recv() => match request {
                     Some(Request::Reopen) => self.access_log.reopen(),
                     Some(Request::Drain) | None => break,
-                    Some(Request::Quit) => return self.force(done, "asked to end at once").await,
+                    Some(Request::Quit) => return self.quit(),
                 },
                 _ = &mut *done => anyhow::bail!("a worker has ended by itself; see the trace log"),
             }
@@ -206,10 +208,9 @@ impl Drain<'_> {
         self.vitals.set_draining();
         self.phase.send_replace(Phase::Discouraging);
         if self.unless_asked_to_quit(requests, tokio::time::sleep(grace)).await.is_none() {
-            return self.force(done, "a second signal").await;
+            return self.quit();
         }
-        let open = self.vitals.connections.open.load(std::sync::atomic::Ordering::Relaxed);
-        tracing::info!(target: "scorefront::drain", connections = open, "draining: listeners closed, finishing");
+        tracing::info!(target: "scorefront::drain", connections = self.open(), "draining: listeners closed, finishing");
         self.phase.send_replace(Phase::Finishing);
         let last_call = LAST_CALL.min(self.config.drain_timeout / 4);
         for (patience, next) in [(self.config.drain_timeout - last_call, Phase::LastCall), (last_call, Phase::Forced)] {
@@ -217,14 +218,28 @@ impl Drain<'_> {
             match self.unless_asked_to_quit(requests, finished).await {
                 Some(Ok(joined)) => {
                     tracing::info!(target: "scorefront::drain", "drained: everything is finished");
-                    return Ok(joined?);
+                    anyhow::ensure!(joined?, "a worker has ended badly; see the trace log");
+                    return Ok(());
                 }
                 Some(Err(_)) if next != Phase::Forced => drop(self.phase.send_replace(next)),
                 Some(Err(_)) => break,
-                None => return self.force(done, "a second signal").await,
+                None => return self.quit(),
             }
         }
-        self.force(done, "the drain time-out passed").await
+        tracing::warn!(
+            target: "scorefront::drain",
+            connections = self.open(), "the drain time-out passed: cutting off what still runs"
+        );
+        Ok(())
+    }
+
+    fn open(&self) -> usize {
+        self.vitals.connections.open.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn quit(&self) -> anyhow::Result<()> {
+        tracing::warn!(target: "scorefront::drain", connections = self.open(), "asked to end at once");
+        anyhow::bail!("ended at once, as asked, before everything under way was finished")
     }
 
     /// What the future comes to; `None` when the operator does not want to wait for it.
@@ -243,14 +258,6 @@ impl Drain<'_> {
                 },
             }
         }
-    }
-
-    async fn force(&self, done: &mut Done, why: &str) -> anyhow::Result<bool> {
-        let open = self.vitals.connections.open.load(std::sync::atomic::Ordering::Relaxed);
-        tracing::warn!(target: "scorefront::drain", connections = open, why, "cutting off what still runs");
-        self.phase.send_replace(Phase::Forced);
-        let _ = done.await?;
-        Ok(false)
     }
 }
 

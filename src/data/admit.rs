@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use tokio::time::sleep_until;
 
+use super::forward;
 use super::ledger::Ledger;
 use super::pending::Lease;
 use super::respond::Refused;
@@ -141,6 +142,8 @@ enum End {
     Full(usize),
     Removed,
     Draining,
+    /// The request body will never be whole.
+    Flawed,
 }
 
 async fn wait(
@@ -169,6 +172,9 @@ async fn wait(
     poll_fn(|cx: &mut Context<'_>| {
         if let Some(upload) = &ledger.upload {
             upload.read_ahead(cx);
+            if upload.progress().flaw.is_some() {
+                return Poll::Ready(Err(End::Flawed));
+            }
         }
         if let Poll::Ready(turn) = waiting.poll(cx.waker()) {
             return Poll::Ready(turn.ok_or(End::Removed));
@@ -198,6 +204,9 @@ fn refused(deployment: &Deployment, end: End, ledger: &Ledger) -> Refused {
                 settings.request_timeout.as_millis()
             ),
         );
+    }
+    if let Some(refused) = forward::flawed(ledger) {
+        return refused;
     }
     if end == End::Draining {
         let message = format!("Endpoint {endpoint}: the router is shutting down before a slot became free. Ask again.");

@@ -26,11 +26,12 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep_until};
 
-use super::exchange::{exchange, record_unreadable};
+use super::exchange::{exchange, open, record_unreadable};
 use super::respond;
 use super::socket::{Doing, Link, Socket};
 use super::stream::AnswerBody;
 use super::worker::{Phase, Worker};
+use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
 
 /// Counts one connection for as long as it lives.
@@ -65,37 +66,65 @@ async fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
     // Without it small answers would wait for acknowledgements; where it cannot be set, the connection is dying.
     let _ = socket.set_nodelay(true);
     let link = Arc::new(Link::new(worker.clone(), peer));
-    let service = |link: &Arc<Link>| {
+    let service = {
         let link = link.clone();
         service_fn(move |request| handle(link.clone(), request))
     };
-    let connection = http1_builder(worker).serve_connection(Socket::new(socket, link.clone()), service(&link));
+    let connection = http1_builder(worker).serve_connection(Socket::new(socket, link.clone()), service);
     let mut connection = connection.with_upgrades();
     let mut watch = Watch::new(link.clone());
     match watch.over(Pin::new(&mut connection), Phase::Finishing, |c| c.graceful_shutdown()).await {
-        End::Over(Ok(())) | End::Forced => return,
-        End::Overdue(doing) => {
-            let socket = connection.into_parts().map(|parts| parts.io);
-            return cut_off(&link, doing, socket).await;
+        End::Over(Err(error)) if error.is_parse_version_h2() => {
+            let Some(parts) = connection.into_parts() else { return };
+            serve_http2(&link, parts.io.push_back(parts.read_buf), &mut watch).await;
         }
-        End::Over(Err(error)) if !error.is_parse_version_h2() => return report(&link, &error),
-        End::Over(Err(_)) => {}
+        End::Over(end) => {
+            if let Err(error) = &end {
+                report(&link, error);
+            }
+            let Some(parts) = connection.into_parts() else { return };
+            if link.is_broken() {
+                parts.io.reset_on_close();
+            } else if link.is_unread() {
+                parts.io.linger().await;
+            }
+        }
+        End::Overdue(doing) => {
+            let Some(parts) = connection.into_parts() else { return };
+            cut_off(&link, doing, parts.io).await;
+        }
+        End::Forced => {}
     }
-    let Some(parts) = connection.into_parts() else { return };
-    let socket = parts.io.push_back(parts.read_buf);
-    let connection = http2_builder(worker).serve_connection(socket, service(&link));
-    // What goes wrong on HTTP/2 goes wrong inside an exchange, which records it, or before there is one.
-    let _ = watch.over(std::pin::pin!(connection), Phase::Discouraging, |c| c.graceful_shutdown()).await;
 }
 
+async fn serve_http2(link: &Arc<Link>, socket: Socket, watch: &mut Watch) {
+    link.set_http2();
+    let service = {
+        let link = link.clone();
+        service_fn(move |request| handle(link.clone(), request))
+    };
+    let connection = http2_builder(&link.worker).serve_connection(socket, service);
+    let mut connection = std::pin::pin!(connection);
+    // What goes wrong goes wrong inside an exchange, which records it, or before there is one.
+    let end = watch.over(connection.as_mut(), Phase::Discouraging, |c| c.graceful_shutdown()).await;
+    if matches!(end, End::Overdue(Doing::Idle)) {
+        // The client is told before the connection goes, so that no request falls between.
+        connection.as_mut().graceful_shutdown();
+        let _ = tokio::time::timeout(GOODBYE, connection).await;
+    }
+}
+
+/// How long an idle HTTP/2 client has to take notice of the end of its connection.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// Ends a connection whose client took too long. One that was in the middle of a head is told so.
-async fn cut_off(link: &Arc<Link>, doing: Doing, socket: Option<Socket>) {
-    let Some(mut socket) = socket else { return };
-    if doing != Doing::Head {
-        // What was not read by now will not be; the client must not wait for more.
-        return if doing == Doing::Exchange {
-            socket.reset_on_close()
-        };
+async fn cut_off(link: &Arc<Link>, doing: Doing, mut socket: Socket) {
+    if doing != Doing::Head || !socket.is_between_answers() {
+        // What the client did not read by now it will not; it must not take what it has for the whole.
+        if doing != Doing::Fresh && doing != Doing::Idle {
+            socket.reset_on_close();
+        }
+        return;
     }
     record_unreadable(link, Outcome::RequestTooSlow, "the request head did not arrive in time".to_owned());
     if let Some(answer) = respond::unreadable(408, link.fault_id, link.worker.limits()) {
@@ -126,13 +155,19 @@ fn http2_builder(worker: &Worker) -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
-        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .max_header_list_size(header_list_max(limits))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(limits.idle_timeout / 2)
         .keep_alive_timeout(limits.head_timeout);
     builder
+}
+
+/// HTTP/2 counts 32 bytes more for each header. With room for those to spare, it is the exchange that refuses a head that
+/// is too large, with the setting in the message.
+fn header_list_max(limits: &Limits) -> u32 {
+    u32::try_from(limits.head_bytes_max.saturating_add(64 * limits.headers_max)).unwrap_or(u32::MAX)
 }
 
 /// Bytes that a client may send on one HTTP/2 stream before they are read.
@@ -146,8 +181,10 @@ const SEND_BUFFER: usize = 64 << 10;
 async fn handle(link: Arc<Link>, request: Request<Incoming>) -> Result<Response<AnswerBody>, std::convert::Infallible> {
     let version = request.version();
     let worker = link.worker.clone();
-    let mut response =
-        AssertUnwindSafe(exchange(link, request)).catch_unwind().await.unwrap_or_else(|_| respond::panicked());
+    let ledger = open(&link, &request);
+    let id = ledger.record.request_id.clone();
+    let exchange = AssertUnwindSafe(exchange(link, request, ledger)).catch_unwind();
+    let mut response = exchange.await.unwrap_or_else(|_| respond::panicked(id));
     if version != Version::HTTP_2 {
         *response.version_mut() = Version::HTTP_11;
         if worker.is_discouraging() && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use hyper::body::{Body as _, Incoming};
 
 use super::forward::{Answer, Outgoing, forward};
 use super::headers::{self, Peer};
@@ -38,13 +38,17 @@ struct Route {
     endpoint: Arc<Endpoint>,
     /// Whether the client named the deployment.
     named: bool,
+    /// The protocol that the client wants to change to.
+    upgrade: Option<HeaderValue>,
 }
 
+/// A refused request with a body up to this size is read over, and its connection goes on.
+const DISCARD_MAX: u64 = 16 << 10;
+
 /// Handles one request.
-pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>) -> Response<AnswerBody> {
+pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>, mut ledger: Ledger) -> Response<AnswerBody> {
     let server_timing = link.worker.limits().server_timing;
     let (mut parts, body) = request.into_parts();
-    let mut ledger = open(&link, &parts);
     let path = match route::parse_path(parts.uri.path()) {
         Ok(PublicPath::Health) => return health(&link, ledger),
         Ok(PublicPath::Scoring { form, name, wanted }) => Ok(Target { form, name, wanted }),
@@ -57,10 +61,17 @@ pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>) -> Res
             .and_then(|route| Ok((origin_form(&route.deployment, &target, parts.uri.query())?, route))),
         (Err(refused), _) | (_, Err(refused)) => Err(refused),
     };
-    let (target, route) = match routed {
+    let (target, mut route) = match routed {
         Ok(routed) => routed,
-        Err(refused) => return respond::refuse(refused, ledger, server_timing),
+        Err(mut refused) => {
+            if !body.is_end_stream() {
+                link.set_unread();
+                refused.close |= headers::content_length(&parts.headers).is_none_or(|length| length > DISCARD_MAX);
+            }
+            return respond::refuse(refused, ledger, server_timing);
+        }
     };
+    route.upgrade = headers::wanted_upgrade(&parts);
     match score(&link, &mut parts, body, target, &route, &mut ledger).await {
         Ok(answer) => pass_on(&link, parts, answer, &route, ledger).await,
         Err(refused) => respond::refuse(refused, ledger, server_timing),
@@ -68,18 +79,19 @@ pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>) -> Res
 }
 
 /// Opens the ledger with what the head tells.
-fn open(link: &Arc<Link>, parts: &http::request::Parts) -> Ledger {
+pub(crate) fn open(link: &Arc<Link>, request: &Request<Incoming>) -> Ledger {
+    let headers = request.headers();
     let mut dice = link.worker.dice();
     let peer = peer(link);
-    let id = peer.request_id(&parts.headers, &mut dice);
-    let mut record = Record::new(Instant::now(), SystemTime::now(), peer.client_ip(&parts.headers), id);
-    record.method = Some(parts.method.clone());
-    record.uri = Some(parts.uri.clone());
-    record.version = parts.version;
-    record.user_agent = parts.headers.get(http::header::USER_AGENT).cloned();
-    record.ms_request_id = headers::clean_client_id(&parts.headers, &headers::X_MS_REQUEST_ID);
-    record.client_request_id = headers::clean_client_id(&parts.headers, &headers::X_MS_CLIENT_REQUEST_ID)
-        .or_else(|| record.ms_request_id.clone());
+    let id = peer.request_id(headers, &mut dice);
+    let mut record = Record::new(Instant::now(), SystemTime::now(), peer.client_ip(headers), id);
+    record.method = Some(request.method().clone());
+    record.uri = Some(request.uri().clone());
+    record.version = request.version();
+    record.user_agent = headers.get(http::header::USER_AGENT).cloned();
+    record.ms_request_id = headers::clean_client_id(headers, &headers::X_MS_REQUEST_ID);
+    record.client_request_id =
+        headers::clean_client_id(headers, &headers::X_MS_CLIENT_REQUEST_ID).or_else(|| record.ms_request_id.clone());
     Ledger::new(record, link.clone())
 }
 
@@ -157,7 +169,7 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
         Refused::new(outcome, message)
     })?;
     ledger.record.deployment = Some(deployment.clone());
-    Ok(Route { deployment: deployment.clone(), endpoint: endpoint.clone(), named: named.is_some() })
+    Ok(Route { deployment: deployment.clone(), endpoint: endpoint.clone(), named: named.is_some(), upgrade: None })
 }
 
 /// A name for a message: whatever a client wrote, cut to a sensible length.
@@ -203,16 +215,15 @@ async fn score(
     if ledger.upload.is_none() {
         ledger.record.received = Some(ledger.record.started);
     }
-    let upgrade = headers::wanted_upgrade(parts);
     ledger.record.trace_id = Some(headers::trace(&mut parts.headers, &mut worker.dice()));
-    headers::to_replica(parts, peer(link), &ledger.record, ledger.upload.is_some(), upgrade.as_ref());
+    headers::to_replica(parts, peer(link), &ledger.record, ledger.upload.is_some(), route.upgrade.as_ref());
     let outgoing = Outgoing {
         method: parts.method.clone(),
         target,
         headers: std::mem::take(&mut parts.headers),
         upload: ledger.upload.clone(),
     };
-    if !route.named && upgrade.is_none() {
+    if !route.named && route.upgrade.is_none() {
         mirror::start(worker, &route.endpoint, &outgoing, ledger);
     }
     let lease = admit::admit(worker, deployment, ledger, deadline).await?;
@@ -230,9 +241,15 @@ async fn pass_on(
     let Answer { response, busy, connector } = answer;
     ledger.record.model_status = Some(response.status());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return tunnel::open(link, parts, response, busy, ledger);
+        return tunnel::open(link, parts, response, busy, route.upgrade.as_ref(), ledger);
+    }
+    if !headers::is_plainly_chunked(response.headers()) {
+        busy.done(None, Instant::now());
+        let message = "Replica closed connection before replying. Its answer has a transfer coding other than chunked.";
+        return respond::refuse(Refused::new(Outcome::ReplicaReset, message), ledger, false);
     }
     let (mut head, incoming) = response.into_parts();
+    headers::settle_length(&mut head.headers);
     let reusable = head.version == http::Version::HTTP_11 && !asks_to_close(&head.headers);
     let server_timing = link.worker.limits().server_timing;
     let status = respond::pass_on(head.status, &mut head.headers, &mut ledger.record, server_timing);

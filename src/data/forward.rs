@@ -9,7 +9,9 @@
 //! Only if the body is unsent or kept whole. Everything else that breaks before the answer is a 502.
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -22,7 +24,7 @@ use super::ledger::Ledger;
 use super::pending::{Busy, Lease, Pending};
 use super::pool::{self, Connector};
 use super::respond::Refused;
-use super::upload::{Upload, UploadBody};
+use super::upload::{Flaw, Upload, UploadBody};
 use super::worker::Worker;
 use crate::core::outcome::Outcome;
 use crate::core::snapshot::{Deployment, Replica};
@@ -47,10 +49,10 @@ pub(crate) struct Answer {
 /// Why an attempt failed.
 enum Failure {
     /// Nothing was sent. The slot is still held.
-    Connect(Lease, String),
-    /// The connection broke before the answer. Whether it had been used before, and whether the request is known not
-    /// to have been sent at all.
-    Broke { reused: bool, unsent: bool, detail: String },
+    Connect(Lease, io::Error),
+    /// The connection broke before the answer. Whether it had been used before and no byte of an answer came, and whether
+    /// the request is known not to have been sent at all.
+    Broke { stale: bool, unsent: bool, detail: String },
     /// The deadline passed.
     Deadline,
 }
@@ -90,22 +92,24 @@ pub(crate) async fn forward(
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
-        if let Some(refused) = upload_failed(ledger) {
+        if let Some(refused) = flawed(ledger) {
             return Err(refused);
         }
         let may_retry = !last && Instant::now() < deadline && outgoing.is_replayable();
         match failure {
             Failure::Deadline => return Err(timed_out(deployment, ledger)),
-            Failure::Connect(held, detail) => {
-                note_connect_failure(worker, deployment, held.replica());
+            Failure::Connect(held, error) => {
+                if !is_our_shortage(&error) {
+                    note_connect_failure(worker, deployment, held.replica());
+                }
                 if !may_retry || !within_budget(worker, deployment) {
-                    return Err(connect_failed(deployment, &held, &detail));
+                    return Err(connect_failed(deployment, &held, &error));
                 }
                 let other = admit::admit_elsewhere(worker, &held, ledger, deadline).await;
                 lease = other.unwrap_or(held);
             }
-            Failure::Broke { reused, unsent, detail } => {
-                let safe = unsent || (reused && deployment.settings.retry_reused);
+            Failure::Broke { stale, unsent, detail } => {
+                let safe = unsent || (stale && deployment.settings.retry_reused);
                 let retry = may_retry && safe && within_budget(worker, deployment);
                 if !retry {
                     return Err(closed(deployment, detail));
@@ -141,13 +145,17 @@ async fn attempt(
                     note_connect_success(worker, deployment, &replica);
                     connector
                 }
-                Ok(Err(error)) => return Err(Failure::Connect(lease, error.to_string())),
+                Ok(Err(error)) => return Err(Failure::Connect(lease, error)),
                 Err(_) if until == deadline => return Err(Failure::Deadline),
-                Err(_) => return Err(Failure::Connect(lease, "connect-timeout-ms passed".to_owned())),
+                Err(_) => {
+                    let error = io::Error::new(io::ErrorKind::TimedOut, "connect-timeout-ms passed");
+                    return Err(Failure::Connect(lease, error));
+                }
             }
         }
     };
     let reused = connector.reused;
+    let (read, before) = (connector.read(), connector.read().load(Ordering::Relaxed));
     let request = outgoing.request(last && !reused);
     let mut pending = Pending::send(connector, request, Busy::new(lease, worker.clone()));
     let reply = wait_for_reply(worker, &mut pending, ledger, deadline).await?;
@@ -155,13 +163,16 @@ async fn attempt(
     match (reply, parts) {
         (Ok(response), (Some(busy), Some(connector))) => {
             ledger.record.answered = Some(Instant::now());
+            if let Some(upload) = &outgoing.upload {
+                upload.settle();
+            }
             if reused && replica.state.is_left_out() {
                 // The request that was to try it had a connection left from before: this answer is the verdict.
                 note_connect_success(worker, deployment, &replica);
             }
             Ok(Answer { response, busy, connector })
         }
-        (Ok(_), _) => Err(Failure::Broke { reused, unsent: false, detail: "the slot was lost".to_owned() }),
+        (Ok(_), _) => Err(Failure::Broke { stale: false, unsent: false, detail: "the slot was lost".to_owned() }),
         (Err(mut error), (busy, _)) => {
             let unsent = error.take_message().is_some();
             let detail = describe(error.error());
@@ -170,7 +181,8 @@ async fn attempt(
                 Some(busy) => busy.done(None, Instant::now()),
                 None => {}
             }
-            Err(Failure::Broke { reused, unsent, detail })
+            let silent = read.load(Ordering::Relaxed) == before;
+            Err(Failure::Broke { stale: reused && silent, unsent, detail })
         }
     }
 }
@@ -192,14 +204,14 @@ async fn wait_for_reply(
         }
         while alarm.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            let progress = ledger.upload.as_ref().map(Upload::progress).filter(|p| p.ended.is_none());
-            let silent_since = progress.map(|progress| progress.last.unwrap_or(ledger.record.started));
-            match silent_since.map(|since| since + body_timeout) {
-                _ if now >= deadline => return Poll::Ready(Err(Failure::Deadline)),
-                Some(next) if next <= now => return Poll::Ready(Err(Failure::Deadline)),
-                Some(next) => alarm.as_mut().reset(next.min(deadline).into()),
-                None => alarm.as_mut().reset(deadline.into()),
+            let waiting_since = ledger.upload.as_ref().and_then(|upload| upload.progress().waiting_since);
+            // A body that waits for the replica to read on is not the client's fault.
+            let next = waiting_since.map_or(now + body_timeout, |since| since + body_timeout);
+            if now >= deadline || next <= now {
+                return Poll::Ready(Err(Failure::Deadline));
             }
+            let unfinished = ledger.upload.as_ref().is_some_and(|upload| upload.progress().ended.is_none());
+            alarm.as_mut().reset(if unfinished { next.min(deadline) } else { deadline }.into());
         }
         Poll::Pending
     })
@@ -207,19 +219,18 @@ async fn wait_for_reply(
 }
 
 /// Where the request body is to blame, that is what the client is told.
-fn upload_failed(ledger: &Ledger) -> Option<Refused> {
-    let progress = ledger.upload.as_ref()?.progress();
-    if progress.too_large {
-        return Some(Refused::new(Outcome::BodyTooLarge, "The request body is over max-body-bytes.").closing());
-    }
-    progress.broken.then(|| {
-        Refused::new(Outcome::ClientGone, "The client broke off its request, or its body was not valid.").closing()
-    })
+pub(crate) fn flawed(ledger: &Ledger) -> Option<Refused> {
+    let (outcome, message) = match ledger.upload.as_ref()?.progress().flaw? {
+        Flaw::TooLarge => (Outcome::BodyTooLarge, "The request body is over max-body-bytes."),
+        Flaw::Malformed => (Outcome::Malformed, "The request body is not valid: its chunks cannot be read."),
+        Flaw::BrokenOff | Flaw::Cut => (Outcome::ClientGone, "The client broke off its request."),
+    };
+    Some(Refused::new(outcome, message).closing())
 }
 
 fn timed_out(deployment: &Deployment, ledger: &Ledger) -> Refused {
     let (endpoint, name) = (&deployment.endpoint, &deployment.name);
-    let uploading = ledger.upload.as_ref().is_some_and(|upload| upload.progress().ended.is_none());
+    let uploading = ledger.upload.as_ref().is_some_and(|upload| upload.progress().waiting_since.is_some());
     if uploading {
         let message = format!(
             "Endpoint {endpoint}, deployment {name}: the request body did not arrive within request-timeout-ms ({}) \
@@ -236,9 +247,15 @@ fn timed_out(deployment: &Deployment, ledger: &Ledger) -> Refused {
     Refused::new(Outcome::ReplicaTimeout, message)
 }
 
-fn connect_failed(deployment: &Deployment, lease: &Lease, detail: &str) -> Refused {
+/// Whether the router itself had no descriptors, ports or memory left: no replica is to blame for that.
+fn is_our_shortage(error: &io::Error) -> bool {
+    // ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL, ENOBUFS: std has no kinds for most of them.
+    matches!(error.raw_os_error(), Some(12 | 23 | 24 | 99 | 105))
+}
+
+fn connect_failed(deployment: &Deployment, lease: &Lease, error: &io::Error) -> Refused {
     let (endpoint, name, replica) = (&deployment.endpoint, &deployment.name, &lease.replica().name);
-    let message = format!("Endpoint {endpoint}, deployment {name}: could not connect to replica {replica}: {detail}.");
+    let message = format!("Endpoint {endpoint}, deployment {name}: could not connect to replica {replica}: {error}.");
     Refused::new(Outcome::ConnectFailed, message)
 }
 

@@ -29,6 +29,7 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// What the router calls a request that could not be read in exactly one way.
@@ -55,10 +56,23 @@ pub(crate) fn check(parts: &Parts, limits: &Limits) -> Result<(), Fault> {
     if parts.headers.contains_key(TRANSFER_ENCODING) && parts.headers.contains_key(CONTENT_LENGTH) {
         return Err((Outcome::Malformed, "both Transfer-Encoding and Content-Length"));
     }
+    if parts.method == Method::CONNECT {
+        return Err((Outcome::Malformed, "CONNECT is for proxies, and this is none"));
+    }
+    if !is_plainly_chunked(&parts.headers) {
+        return Err((Outcome::Malformed, "a Transfer-Encoding other than chunked"));
+    }
     if parts.headers.contains_key(TRANSFER_ENCODING) && parts.version != Version::HTTP_11 {
         return Err((Outcome::Malformed, "Transfer-Encoding outside HTTP/1.1"));
     }
     Ok(())
+}
+
+/// Whether there is no transfer coding, or just `chunked`: others would be taken off by nobody.
+pub(crate) fn is_plainly_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let first = codings.next().is_none_or(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
+    first && codings.next().is_none()
 }
 
 /// The size that the client announced for its body.
@@ -172,6 +186,24 @@ fn make_hex(words: [u64; 2]) -> [u8; 32] {
     digits
 }
 
+/// One answer, one length: none beside chunks, and one number where it was repeated.
+pub(crate) fn settle_length(headers: &mut HeaderMap) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+        return;
+    }
+    let Some(length) = headers.get(CONTENT_LENGTH) else { return };
+    // hyper has seen to it that all of them are equal.
+    let first = length.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+    if first.len() != length.len() || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        let one = HeaderValue::from_bytes(first);
+        headers.remove(CONTENT_LENGTH);
+        if let Ok(one) = one {
+            headers.insert(CONTENT_LENGTH, one);
+        }
+    }
+}
+
 /// What stays on one hop, in either direction (RFC 9110 §7.6.1), and what `Connection` names.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
@@ -190,7 +222,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS] {
         headers.remove(name);
     }
 }
@@ -203,9 +235,11 @@ pub(crate) fn wanted_upgrade(parts: &Parts) -> Option<HeaderValue> {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .any(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade")));
-    let protocol = parts.headers.get(UPGRADE)?;
-    // A change to HTTP/2 would take the connection out of the router's hands.
-    let allowed = !protocol.as_bytes().eq_ignore_ascii_case(b"h2c");
+    let mut protocols = parts.headers.get_all(UPGRADE).iter();
+    let protocol = protocols.next()?;
+    // One protocol, so that it is clear what was agreed to; and not HTTP/2, with which requests would go past the router.
+    let is_one = protocols.next().is_none() && protocol.as_bytes().iter().all(|byte| !matches!(byte, b',' | b' '));
+    let allowed = is_one && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c");
     (wants && allowed && parts.version == Version::HTTP_11 && parts.method != Method::CONNECT).then(|| protocol.clone())
 }
 
@@ -227,11 +261,15 @@ pub(crate) fn to_replica(
     }
     if parts.version == Version::HTTP_2 {
         join_cookies(headers);
-        if !headers.contains_key(HOST)
-            && let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
-        {
+        if let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
             headers.insert(HOST, host);
         }
+    }
+    if !headers.contains_key(HOST)
+        && let Some(endpoint) = &record.endpoint
+    {
+        // HTTP/1.1 must have one.
+        headers.insert(HOST, endpoint.name.header().clone());
     }
     if accepts_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));

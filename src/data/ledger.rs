@@ -46,7 +46,9 @@ impl Ledger {
             let progress = upload.progress();
             self.record.request_bytes = progress.bytes;
             self.record.received = progress.ended;
-            upload.cut();
+            if upload.cut() {
+                self.link.set_unread();
+            }
         }
     }
 

@@ -14,12 +14,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
-use super::connection;
+use uuid::Uuid;
+
 use super::worker::{Accepted, Handle, Phase, Worker};
+use super::{connection, headers, respond};
+use crate::core::outcome::Outcome;
 
 /// Connections that the kernel holds for us until we accept them.
 const BACKLOG: i32 = 4096;
@@ -93,7 +96,8 @@ pub async fn accept(listener: Listener, workers: Workers, mut phase: watch::Rece
                 counts.accepted.bump();
                 if counts.open.load(Ordering::Relaxed) >= limits.connections_max {
                     counts.refused.bump();
-                    tokio::spawn(turn_away(socket));
+                    first.shared.vitals.refusals.bump(first.index, Outcome::Overloaded);
+                    tokio::spawn(turn_away(socket, headers::make_id(&mut first.dice())));
                 } else {
                     workers.give(socket, peer);
                 }
@@ -116,31 +120,31 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 }
 
 /// Tells a client over the limit why it is not served. One that does not take the answer at once is closed all the same.
-async fn turn_away(mut socket: TcpStream) {
-    let body = "{\"error\":{\"code\":\"RouterOverloaded\",\"message\":\"The router has as many client connections as \
-                max-connections allows.\",\"requestId\":\"none\"}}\n";
-    let length = body.len();
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-type: \
-         application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-    );
-    let _ = tokio::time::timeout(TURN_AWAY, socket.write_all(answer.as_bytes())).await;
+async fn turn_away(mut socket: TcpStream, id: Uuid) {
+    let told = async {
+        socket.write_all(&respond::overloaded(id)).await?;
+        socket.shutdown().await?;
+        // Until it has read that, or has given up: closing with bytes unread would reset the connection.
+        let mut waste = [0; 1024];
+        while socket.read(&mut waste).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(TURN_AWAY, told).await;
 }
 
 /// How long a client over the limit has to take its answer.
-const TURN_AWAY: Duration = Duration::from_millis(50);
+const TURN_AWAY: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncReadExt as _;
 
     #[tokio::test]
     async fn a_client_over_the_limit_gets_a_whole_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (socket, _) = listener.accept().await.unwrap();
-        turn_away(socket).await;
+        tokio::spawn(turn_away(socket, Uuid::nil()));
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();

@@ -11,13 +11,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use super::forward::{Outgoing, note_connect_failure, note_connect_success};
 use super::ledger::Ledger;
-use super::pending::{Busy, Lease, Pending};
+use super::pending::{Busy, Lease, Pending, Unread};
 use super::pool;
 use super::upload::{Upload, UploadBody};
 use super::worker::Worker;
@@ -72,7 +71,7 @@ impl Copy {
         let deployment = self.deployment.clone();
         let counts = &deployment.state.shard(self.worker.index).mirror;
         let deadline = Instant::now() + deployment.settings.request_timeout;
-        let Some(chunks) = self.body(deadline).await else {
+        let Some(body) = self.body(deadline).await else {
             counts.skipped.bump();
             return;
         };
@@ -83,20 +82,20 @@ impl Copy {
             return;
         };
         let lease = Lease::new(deployment.clone(), replica);
-        match timeout_at(deadline.into(), self.send(lease, chunks)).await {
+        match timeout_at(deadline.into(), self.send(lease, body)).await {
             Ok(Some(status)) => self.count(counts, status, now).await,
             Ok(None) | Err(_) => counts.failed.bump(),
         }
     }
 
     /// The body, once the primary's client has sent it all.
-    async fn body(&self, deadline: Instant) -> Option<Vec<Bytes>> {
-        let Some(upload) = &self.upload else { return Some(Vec::new()) };
+    async fn body(&self, deadline: Instant) -> Option<Bytes> {
+        let Some(upload) = &self.upload else { return Some(Bytes::new()) };
         timeout_at(deadline.into(), poll_fn(|cx| upload.poll_copy(cx))).await.ok()?
     }
 
     /// Sends the copy and reads its answer to the end.
-    async fn send(&mut self, lease: Lease, chunks: Vec<Bytes>) -> Option<StatusCode> {
+    async fn send(&mut self, lease: Lease, body: Bytes) -> Option<StatusCode> {
         let replica = lease.replica().clone();
         let parked = self.worker.pool.take(replica.state.serial(), replica.address, Instant::now());
         let connector = match parked {
@@ -112,7 +111,7 @@ impl Copy {
                 connector
             }
         };
-        let request = std::mem::take(&mut self.request).map(|()| UploadBody::whole(chunks));
+        let request = std::mem::take(&mut self.request).map(|()| UploadBody::whole(body));
         let mut pending = Pending::send(connector, request, Busy::new(lease, self.worker.clone()));
         let reply = poll_fn(|cx| pending.poll(cx)).await?;
         let (busy, _) = pending.into_parts();
@@ -121,13 +120,8 @@ impl Copy {
             return None;
         };
         let status = response.status();
-        let mut body = response.into_body();
-        let mut whole = true;
-        while let Some(frame) = body.frame().await {
-            whole &= frame.is_ok();
-        }
-        busy?.done(None, Instant::now());
-        whole.then_some(status)
+        let rest = Unread::new(busy?, response.into_body());
+        rest.drain().await.then_some(status)
     }
 
     async fn count(&mut self, counts: &MirrorShard, status: StatusCode, started: Instant) {

@@ -24,6 +24,9 @@ use crate::core::snapshot::{Deployment, Replica};
 /// An abandoned slot is given back after this many request time-outs at the latest.
 const ABANDONED_MAX: u32 = 10;
 
+/// Where slots are unlimited, at most so many connections of one replica wait for abandoned answers; others are closed.
+const ABANDONED_TASKS_MAX: usize = 1000;
+
 /// One slot of one replica; dropping it gives it back, to the head of the line if anybody waits.
 #[derive(Debug)]
 pub(crate) struct Lease {
@@ -79,22 +82,25 @@ impl Busy {
     }
 
     /// Nobody wants the rest of the answer.
-    pub(crate) fn abandon_body(self, incoming: Incoming) {
-        self.abandon(async move { drain(incoming).await });
+    pub(crate) fn abandon_body(self, mut incoming: Incoming) {
+        self.abandon(async move {
+            drain(&mut incoming).await;
+        });
     }
 
     /// Nobody waits for `work` any more.
     fn abandon(self, work: impl Future<Output = ()> + Send + 'static) {
         let settings = &self.lease.deployment.settings;
         self.lease.deployment.state.shard(self.worker.index).abandoned.bump();
-        if settings.on_abandon == OnAbandon::Close {
+        let too_many = self.lease.replica.state.abandoned() >= ABANDONED_TASKS_MAX;
+        if settings.on_abandon == OnAbandon::Close || too_many {
             return;
         }
         // Without a runtime the process is on its way out and nobody will ask for the slot.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let patience = settings.request_timeout * ABANDONED_MAX;
+        let counted = self.lease.replica.state.abandon();
         runtime.spawn(async move {
-            let counted = self.lease.replica.state.abandon();
             let _ = tokio::time::timeout(patience, work).await;
             drop(counted);
             self.done(None, Instant::now());
@@ -102,8 +108,42 @@ impl Busy {
     }
 }
 
-async fn drain(mut incoming: Incoming) {
-    while let Some(Ok(_)) = incoming.frame().await {}
+/// Reads to the end. Says whether it came.
+async fn drain(incoming: &mut Incoming) -> bool {
+    while let Some(frame) = incoming.frame().await {
+        if frame.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// An answer whose body nobody wants, for as long as the replica works on it. Dropping it abandons the slot.
+#[derive(Debug)]
+pub(crate) struct Unread(Option<(Busy, Incoming)>);
+
+impl Unread {
+    pub(crate) fn new(busy: Busy, incoming: Incoming) -> Self {
+        Self(Some((busy, incoming)))
+    }
+
+    /// Reads to the end and gives the slot back. Says whether the end came.
+    pub(crate) async fn drain(mut self) -> bool {
+        let Some((_, incoming)) = &mut self.0 else { return false };
+        let whole = drain(incoming).await;
+        if let Some((busy, _)) = self.0.take() {
+            busy.done(None, Instant::now());
+        }
+        whole
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        if let Some((busy, incoming)) = self.0.take() {
+            busy.abandon_body(incoming);
+        }
+    }
 }
 
 /// What sending a request comes to.
@@ -148,7 +188,7 @@ impl Drop for Pending {
             busy.abandon(async move {
                 let answer = reply.await;
                 if let Ok(answer) = answer {
-                    drain(answer.into_body()).await;
+                    drain(&mut answer.into_body()).await;
                 }
                 drop(connector);
             });

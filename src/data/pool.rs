@@ -8,6 +8,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::{Builder, SendRequest};
@@ -15,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
+use super::counted::Counted;
 use super::upload::UploadBody;
 
 /// A connection to a replica that can take a request.
@@ -24,6 +27,15 @@ pub(crate) struct Connector {
     pub(crate) address: SocketAddr,
     /// Whether it carried a request before.
     pub(crate) reused: bool,
+    /// Bytes that came from the replica.
+    read: Arc<AtomicU64>,
+}
+
+impl Connector {
+    /// Bytes that have come from the replica so far.
+    pub(crate) fn read(&self) -> Arc<AtomicU64> {
+        self.read.clone()
+    }
 }
 
 #[derive(Debug)]
@@ -86,16 +98,17 @@ impl Pool {
 pub(crate) async fn connect(address: SocketAddr) -> std::io::Result<Connector> {
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
+    let read = Arc::new(AtomicU64::new(0));
     let (sender, connection) = Builder::new()
         .max_header_size(ANSWER_HEAD_MAX)
-        .handshake(TokioIo::new(socket))
+        .handshake(TokioIo::new(Counted::new(socket, read.clone())))
         .await
         .map_err(std::io::Error::other)?;
     tokio::spawn(async move {
         // What went wrong is told to whoever waits for the answer.
         let _ = connection.with_upgrades().await;
     });
-    Ok(Connector { sender, address, reused: false })
+    Ok(Connector { sender, address, reused: false, read })
 }
 
 /// Bytes of an answer's head; more is a malformed answer.

@@ -74,7 +74,8 @@ pub(crate) fn refuse(refused: Refused, mut ledger: Ledger, server_timing: bool) 
     if outcome == Outcome::Unauthorized {
         headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if refused.close && ledger.record.version != http::Version::HTTP_2 {
+    let is_whole = ledger.upload.as_ref().is_none_or(|upload| upload.progress().ended.is_some());
+    if (refused.close || !is_whole) && ledger.record.version != http::Version::HTTP_2 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if server_timing {
@@ -97,13 +98,12 @@ fn local(status: StatusCode, mut headers: HeaderMap, body: Bytes, ledger: Ledger
 }
 
 /// What the client gets when the router itself failed in the middle of an exchange; its record is written already.
-pub(crate) fn panicked() -> Response<AnswerBody> {
-    let id = HeaderValue::from_static("unknown");
+pub(crate) fn panicked(id: HeaderValue) -> Response<AnswerBody> {
     let body = error_body(Outcome::Internal.code(), "The router failed to handle this request.", &id);
     let mut response = Response::new(AnswerBody::unrecorded(body.into()));
     *response.status_mut() = Outcome::Internal.status();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(headers::X_REQUEST_ID, HeaderValue::from_static("unknown"));
+    response.headers_mut().insert(headers::X_REQUEST_ID, id);
     response
 }
 
@@ -208,14 +208,26 @@ pub(crate) fn unreadable(status: u16, id: Uuid, limits: &Limits) -> Option<Bytes
         return None;
     }
     let outcome = fault(status);
+    Some(raw(outcome, &fault_message(outcome, limits), id))
+}
+
+/// A whole answer for a client that is over the limit of connections.
+pub(crate) fn overloaded(id: Uuid) -> Bytes {
+    raw(Outcome::Overloaded, "The router has as many client connections as max-connections allows.", id)
+}
+
+/// An answer as bytes, for a connection that ends with it.
+fn raw(outcome: Outcome, message: &str, id: Uuid) -> Bytes {
     let id = id_value(id);
-    let body = error_body(outcome.code(), &fault_message(outcome, limits), &id);
-    let status = outcome.status();
+    let body = error_body(outcome.code(), message, &id);
+    let (status, id) = (outcome.status(), id.to_str().unwrap_or_default());
     let mut text = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
-    let id = id.to_str().unwrap_or_default();
     let _ = write!(text, "x-request-id: {id}\r\nx-ms-request-id: {id}\r\ncontent-type: application/json\r\n");
+    if outcome.invites_retry() {
+        text.push_str("retry-after: 1\r\n");
+    }
     let _ = write!(text, "content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
-    Some(text.into())
+    text.into()
 }
 
 #[cfg(test)]

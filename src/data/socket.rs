@@ -9,9 +9,9 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use http::HeaderValue;
@@ -56,7 +56,11 @@ pub(crate) struct Link {
     /// Exchanges under way: more than one with HTTP/2.
     exchanges: AtomicU64,
     /// Whether an answer broke off, so that the connection must end visibly broken.
-    broken: AtomicU8,
+    broken: AtomicBool,
+    /// Whether a request was answered before all of it was read.
+    unread: AtomicBool,
+    /// Whether the connection has turned out to speak HTTP/2.
+    is_http2: AtomicBool,
 }
 
 impl Link {
@@ -75,7 +79,9 @@ impl Link {
             since_us: AtomicU64::new(now),
             blocked_us: AtomicU64::new(0),
             exchanges: AtomicU64::new(0),
-            broken: AtomicU8::new(0),
+            broken: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
+            is_http2: AtomicBool::new(false),
             worker,
         }
     }
@@ -111,11 +117,30 @@ impl Link {
 
     /// The answer under way broke off: what the client got must not look whole.
     pub(crate) fn set_broken(&self) {
-        self.broken.store(1, Ordering::Relaxed);
+        self.broken.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed) != 0
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// A request was answered before all of it was read: the client may still be sending.
+    pub(crate) fn set_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    /// It speaks HTTP/2: bytes between requests are frames, not heads.
+    pub(crate) fn set_http2(&self) {
+        self.is_http2.store(true, Ordering::Relaxed);
+        self.enter(Doing::Idle, Instant::now());
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        self.is_http2.load(Ordering::Relaxed)
     }
 
     fn enter(&self, doing: Doing, now: Instant) {
@@ -126,9 +151,9 @@ impl Link {
     /// Bytes came. The first head is timed from the connect, the others from their first byte.
     fn read(&self) {
         match self.doing() {
-            (Doing::Idle, _) => self.enter(Doing::Head, Instant::now()),
+            (Doing::Idle, _) if !self.is_http2() => self.enter(Doing::Head, Instant::now()),
             (Doing::Fresh, _) => self.doing.store(Doing::Head as u8, Ordering::Relaxed),
-            (Doing::Head | Doing::Exchange, _) => {}
+            (Doing::Idle | Doing::Head | Doing::Exchange, _) => {}
         }
     }
 
@@ -153,7 +178,14 @@ pub(crate) struct Socket {
     /// Read before anything else: what another protocol had read too much.
     pushback: Bytes,
     substitute: Option<Substitute>,
+    /// Whether every answer so far is out, so that what is written next begins an answer.
+    is_clean: bool,
 }
+
+/// How long a client that was refused may go on sending.
+const LINGER: Duration = Duration::from_secs(5);
+/// How long it may be silent meanwhile.
+const LINGER_SILENCE: Duration = Duration::from_secs(1);
 
 /// An answer of hyper's that is being replaced.
 #[derive(Debug)]
@@ -165,7 +197,7 @@ struct Substitute {
 
 impl Socket {
     pub(crate) fn new(io: TcpStream, link: Arc<Link>) -> Self {
-        Self { io: TokioIo::new(io), link, pushback: Bytes::new(), substitute: None }
+        Self { io: TokioIo::new(io), link, pushback: Bytes::new(), substitute: None, is_clean: true }
     }
 
     /// The same socket, on which `bytes` are still to be read first.
@@ -177,7 +209,30 @@ impl Socket {
     /// Makes the coming close a reset, so that nobody takes a truncated answer for a whole one.
     pub(crate) fn reset_on_close(&self) {
         // Best effort: where the option cannot be set, the missing end of the body still tells.
-        let _ = socket2::SockRef::from(self.io.inner()).set_linger(Some(std::time::Duration::ZERO));
+        let _ = socket2::SockRef::from(self.io.inner()).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Says that nothing more will come, then reads what the client still sends and throws it away, for as long as it
+    /// keeps sending and `LINGER` is not over: a socket that is closed with bytes unread resets the connection, and the
+    /// client may never see the answer that it was given.
+    pub(crate) async fn linger(mut self) {
+        let _ = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await;
+        let socket = self.io.into_inner();
+        let mut waste = vec![0; 16 << 10];
+        let discard = async {
+            loop {
+                let read = async {
+                    socket.readable().await?;
+                    socket.try_read(&mut waste)
+                };
+                match tokio::time::timeout(LINGER_SILENCE, read).await {
+                    Ok(Ok(1..)) => {}
+                    Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Ok(_) | Err(_) => return,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LINGER, discard).await;
     }
 
     /// Writes all of `bytes`.
@@ -205,9 +260,15 @@ impl Socket {
         }
     }
 
-    /// Whether hyper writes a refusal of its own, and what stands in for it.
+    /// Whether what is written next begins an answer, and there is no exchange that it could be the answer of.
+    pub(crate) fn is_between_answers(&self) -> bool {
+        self.is_clean && self.link.exchanges.load(Ordering::Relaxed) == 0 && !self.link.is_http2()
+    }
+
+    /// Whether hyper writes a refusal of its own, and what stands in for it. Never looks at what an exchange writes:
+    /// those are a model's bytes, whatever they look like.
     fn substitute_for(&self, bytes: &[u8], theirs: usize) -> Option<Substitute> {
-        if !bytes.starts_with(b"HTTP/1.1 4") || contains(bytes, b"x-request-id") {
+        if !self.is_between_answers() || !bytes.starts_with(b"HTTP/1.1 4") || contains(bytes, b"x-request-id") {
             return None;
         }
         let status = std::str::from_utf8(bytes.get(9..12)?).ok()?.parse().ok()?;
@@ -215,7 +276,8 @@ impl Socket {
         Some(Substitute { ours, theirs })
     }
 
-    fn note<T>(&self, written: &Poll<io::Result<T>>) {
+    fn note<T>(&mut self, written: &Poll<io::Result<T>>) {
+        self.is_clean = false;
         match written {
             Poll::Ready(_) => self.link.wrote(),
             Poll::Pending => self.link.could_not_write(),
@@ -256,16 +318,14 @@ impl Write for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = ready!(Pin::new(&mut this.io).poll_flush(cx));
+        this.is_clean = this.link.exchanges.load(Ordering::Relaxed) == 0;
+        Poll::Ready(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.link.is_broken() {
-            this.reset_on_close();
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut this.io).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {

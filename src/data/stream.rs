@@ -102,7 +102,8 @@ impl Passing {
                 if let Some(chunk) = frame.data_ref() {
                     self.ledger.record.answer_bytes += chunk.len() as u64;
                 }
-                if incoming.is_end_stream() {
+                // Trailers are the last frame, and whoever takes them asks for no more.
+                if frame.is_trailers() || incoming.is_end_stream() {
                     self.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))

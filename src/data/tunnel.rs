@@ -3,11 +3,8 @@
 //! Owner: a task of its own, which holds the slot, the ledger and a place among the worker's connections.
 //! Holds: no byte of the client goes to the replica before the replica has agreed with a 101.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
@@ -15,15 +12,18 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::io::copy_bidirectional;
+use tokio::sync::watch;
 
 use super::connection::Guard;
+use super::counted::Counted;
 use super::headers;
 use super::ledger::Ledger;
 use super::pending::Busy;
 use super::respond::{self, Refused};
 use super::socket::Link;
 use super::stream::AnswerBody;
+use super::worker::Phase;
 use crate::core::outcome::Outcome;
 
 /// Both sides must have changed protocols within this time.
@@ -35,14 +35,19 @@ pub(crate) fn open(
     mut parts: http::request::Parts,
     mut response: Response<Incoming>,
     busy: Busy,
+    asked: Option<&HeaderValue>,
     mut ledger: Ledger,
 ) -> Response<AnswerBody> {
-    let (client, protocol) = (parts.extensions.remove::<OnUpgrade>(), response.headers().get(UPGRADE).cloned());
+    let agreed = |asked: &HeaderValue| {
+        let protocol = response.headers().get(UPGRADE);
+        protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(asked.as_bytes()))
+    };
+    let (client, protocol) = (parts.extensions.remove::<OnUpgrade>(), asked.filter(|asked| agreed(asked)).cloned());
     let (Some(client), Some(protocol)) = (client, protocol) else {
         busy.done(None, std::time::Instant::now());
         let refused = Refused::new(
             Outcome::ReplicaReset,
-            "Replica closed connection before replying. It changed protocols without being asked to.",
+            "Replica closed connection before replying. It changed to a protocol that it was not asked for.",
         );
         return respond::refuse(refused, ledger, false);
     };
@@ -54,23 +59,30 @@ pub(crate) fn open(
     ledger.record.status = Some(StatusCode::SWITCHING_PROTOCOLS);
     let idle = link.worker.limits().tunnel_idle;
     let guard = Guard::new(link.worker.clone());
+    let phases = link.worker.shared.phase.clone();
     tokio::spawn(async move {
-        carry(client, replica, idle, &mut ledger).await;
+        carry(client, replica, idle, phases, &mut ledger).await;
         busy.done(None, std::time::Instant::now());
         drop((ledger, guard));
     });
     response.map(|_| AnswerBody::unrecorded(bytes::Bytes::new()))
 }
 
-async fn carry(client: OnUpgrade, replica: OnUpgrade, idle: Duration, ledger: &mut Ledger) {
+async fn carry(
+    client: OnUpgrade,
+    replica: OnUpgrade,
+    idle: Duration,
+    mut phases: watch::Receiver<Phase>,
+    ledger: &mut Ledger,
+) {
     let both = async { tokio::try_join!(client, replica) };
     let Ok(Ok((client, replica))) = tokio::time::timeout(UPGRADE_TIMEOUT, both).await else {
         ledger.conclude(Outcome::ClientGone);
         return;
     };
     let (up, down) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let mut client = Counted { io: TokioIo::new(client), read: up.clone() };
-    let mut replica = Counted { io: TokioIo::new(replica), read: down.clone() };
+    let mut client = Counted::new(TokioIo::new(client), up.clone());
+    let mut replica = Counted::new(TokioIo::new(replica), down.clone());
     let moved = || up.load(Ordering::Relaxed) + down.load(Ordering::Relaxed);
     tokio::select! {
         done = copy_bidirectional(&mut client, &mut replica) => {
@@ -79,6 +91,9 @@ async fn carry(client: OnUpgrade, replica: OnUpgrade, idle: Duration, ledger: &m
         () = silent_for(idle, moved) => {
             ledger.conclude(Outcome::StreamBroken);
             ledger.record.detail = Some("neither side sent anything for tunnel-idle-ms".into());
+        }
+        _ = phases.wait_for(|phase| *phase >= Phase::LastCall) => {
+            ledger.conclude(Outcome::Draining);
         }
     }
     ledger.record.request_bytes = up.load(Ordering::Relaxed);
@@ -95,34 +110,5 @@ async fn silent_for(idle: Duration, count: impl Fn() -> u64) {
             return;
         }
         before = now;
-    }
-}
-
-/// Counts what is read.
-struct Counted<T> {
-    io: T,
-    read: Arc<AtomicU64>,
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        self.read.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -4,8 +4,9 @@
 //! Owner: the exchange. Each attempt gets an [`UploadBody`], which first repeats what is kept and then goes on with
 //! what the client still sends. Once more than the limit has gone through, nothing is kept any more and the request
 //! cannot be repeated.
-//! Holds: bytes kept <= `replay-bytes`, plus the copy for a mirror <= `mirror-bytes`; a body over `max-body-bytes` ends
-//!        in an error, never in a truncated body that looks whole.
+//! Holds: bytes kept <= `replay-bytes`, plus the copy for a mirror <= `mirror-bytes`, both in buffers of their own (a
+//!        chunk as it came would pin the whole read buffer that it is a slice of); a body that broke off, or is over
+//!        `max-body-bytes`, ends in an error for every attempt, never as a truncated body that looks whole.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
@@ -22,6 +23,19 @@ use parking_lot::Mutex;
 #[derive(Clone, Debug)]
 pub(crate) struct Upload(Arc<Mutex<Source>>);
 
+/// Why a body will never be whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// It was over the limit.
+    TooLarge,
+    /// Its framing is not valid.
+    Malformed,
+    /// The client broke it off.
+    BrokenOff,
+    /// The exchange was over before it was.
+    Cut,
+}
+
 /// How the body arrived.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
@@ -29,12 +43,10 @@ pub(crate) struct Progress {
     pub(crate) bytes: u64,
     /// When the last byte arrived, once it has.
     pub(crate) ended: Option<Instant>,
-    /// When bytes last arrived, where any did.
-    pub(crate) last: Option<Instant>,
-    /// Whether it was over the limit.
-    pub(crate) too_large: bool,
-    /// Whether the client broke it off.
-    pub(crate) broken: bool,
+    /// Since when the router has been waiting for the client to go on, while it is.
+    pub(crate) waiting_since: Option<Instant>,
+    /// Why it will never be whole.
+    pub(crate) flaw: Option<Flaw>,
 }
 
 #[derive(Debug)]
@@ -42,28 +54,19 @@ struct Source {
     /// `None` once the router has lost interest.
     incoming: Option<Incoming>,
     progress: Progress,
-    kept: Vec<Bytes>,
-    kept_bytes: usize,
+    kept: BytesMut,
     keep_max: usize,
     /// Whether everything that arrived is kept.
     whole: bool,
     trailers: Option<HeaderMap>,
     bytes_max: u64,
-    copy: Option<Copy>,
+    copy: Option<BytesMut>,
+    copy_max: usize,
     /// Whoever waits for the copy to be complete.
     watcher: Option<Waker>,
     /// Whoever waits for the next bytes.
     reader: Option<Waker>,
     hint: SizeHint,
-}
-
-/// A copy for a mirror.
-#[derive(Debug, Default)]
-struct Copy {
-    chunks: Vec<Bytes>,
-    bytes: usize,
-    bytes_max: usize,
-    overflowed: bool,
 }
 
 impl Upload {
@@ -76,13 +79,13 @@ impl Upload {
         let source = Source {
             incoming: Some(incoming),
             progress: Progress::default(),
-            kept: Vec::new(),
-            kept_bytes: 0,
+            kept: BytesMut::new(),
             keep_max,
             whole: true,
             trailers: None,
             bytes_max,
             copy: None,
+            copy_max: 0,
             watcher: None,
             reader: None,
             hint,
@@ -92,19 +95,20 @@ impl Upload {
 
     /// Keeps a copy of up to `bytes_max` bytes; before the first attempt.
     pub(crate) fn copy(&self, bytes_max: usize) {
-        self.0.lock().copy = Some(Copy { bytes_max, ..Copy::default() });
+        let mut source = self.0.lock();
+        source.copy = Some(BytesMut::new());
+        source.copy_max = bytes_max;
     }
 
     /// The copy, once the body has arrived whole; `None` where it was too long or broke off.
-    pub(crate) fn poll_copy(&self, cx: &Context<'_>) -> Poll<Option<Vec<Bytes>>> {
+    pub(crate) fn poll_copy(&self, cx: &Context<'_>) -> Poll<Option<Bytes>> {
         let mut source = self.0.lock();
-        let Some(copy) = &source.copy else { return Poll::Ready(None) };
-        if copy.overflowed || source.progress.broken || source.progress.too_large {
+        if source.copy.is_none() || source.progress.flaw.is_some() {
             source.copy = None;
             return Poll::Ready(None);
         }
         if source.progress.ended.is_some() {
-            return Poll::Ready(source.copy.take().map(|copy| copy.chunks));
+            return Poll::Ready(source.copy.take().map(BytesMut::freeze));
         }
         source.watcher = Some(cx.waker().clone());
         Poll::Pending
@@ -113,7 +117,7 @@ impl Upload {
     /// Whether another attempt can send everything again.
     pub(crate) fn is_replayable(&self) -> bool {
         let source = self.0.lock();
-        source.whole && !source.progress.broken && !source.progress.too_large
+        source.whole && source.progress.flaw.is_none()
     }
 
     /// How far it came.
@@ -122,32 +126,42 @@ impl Upload {
     }
 
     /// Reads ahead as much as is kept anyway, while the request waits in line: so that the server sees a client that
-    /// goes away. Never completes anything; errors surface in the attempt.
+    /// goes away.
     pub(crate) fn read_ahead(&self, cx: &mut Context<'_>) {
         let mut source = self.0.lock();
-        while source.whole && source.kept_bytes < source.keep_max && !source.is_over() {
+        while source.whole && source.kept.len() < source.keep_max {
             match source.poll_source(cx) {
-                Poll::Ready(Some(Ok(chunk))) => source.keep(chunk),
+                Poll::Ready(Some(Ok(chunk))) => source.kept.extend_from_slice(&chunk),
                 Poll::Ready(Some(Err(_)) | None) | Poll::Pending => return,
             }
         }
     }
 
+    /// There is an answer: no attempt will follow, so nothing is kept any more.
+    pub(crate) fn settle(&self) {
+        let mut source = self.0.lock();
+        // A body that is still being repeated is let go of when that is done.
+        if source.progress.ended.is_some() {
+            source.kept = BytesMut::new();
+        }
+        source.whole = false;
+    }
+
     /// Ends it where it is: the exchange is over. A replica that still reads sees a request that breaks off, and the
-    /// client's connection no longer waits for the rest.
-    pub(crate) fn cut(&self) {
+    /// client's connection no longer waits for the rest. Says whether there was a rest.
+    pub(crate) fn cut(&self) -> bool {
         let mut source = self.0.lock();
         if source.progress.ended.is_some() {
-            return;
+            return false;
         }
         source.incoming = None;
-        source.progress.broken = true;
-        source.wake();
+        source.fail(Flaw::Cut);
         let reader = source.reader.take();
         drop(source);
         if let Some(reader) = reader {
             reader.wake();
         }
+        true
     }
 
     /// The body of one attempt.
@@ -157,65 +171,62 @@ impl Upload {
 }
 
 impl Source {
-    fn is_over(&self) -> bool {
-        self.progress.ended.is_some() || self.progress.broken || self.progress.too_large
-    }
-
     /// The next chunk of the client; `None` at the end, with the trailers put aside.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {
+            if self.progress.flaw.is_some() {
+                return Poll::Ready(Some(Err(io::Error::other("the request body is not whole"))));
+            }
             if self.progress.ended.is_some() {
                 return Poll::Ready(None);
             }
-            let Some(incoming) = &mut self.incoming else {
-                return Poll::Ready(Some(Err(io::Error::other("the exchange is over"))));
-            };
+            let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
             let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
                 self.reader = Some(cx.waker().clone());
+                self.progress.waiting_since.get_or_insert_with(Instant::now);
                 return Poll::Pending;
             };
-            let Some(frame) = frame else {
-                self.end();
-                return Poll::Ready(None);
-            };
-            match frame.map(Frame::into_data) {
-                Ok(Ok(chunk)) if chunk.is_empty() => {}
-                Ok(Ok(chunk)) => return Poll::Ready(Some(self.arrived(chunk))),
-                Ok(Err(frame)) => self.trailers = frame.into_trailers().ok(),
-                Err(error) => {
-                    self.progress.broken = true;
-                    self.wake();
-                    return Poll::Ready(Some(Err(io::Error::other(error))));
+            self.progress.waiting_since = None;
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                None => self.end(),
+                Some(Ok(Ok(chunk))) if chunk.is_empty() => {}
+                Some(Ok(Ok(chunk))) => {
+                    self.arrived(&chunk);
+                    if self.progress.flaw.is_none() {
+                        return Poll::Ready(Some(Ok(chunk)));
+                    }
                 }
+                Some(Ok(Err(frame))) => self.trailers = frame.into_trailers().ok(),
+                Some(Err(error)) => self.fail(if is_malformed(&error) { Flaw::Malformed } else { Flaw::BrokenOff }),
             }
         }
     }
 
-    fn arrived(&mut self, chunk: Bytes) -> io::Result<Bytes> {
+    fn arrived(&mut self, chunk: &Bytes) {
         self.progress.bytes += chunk.len() as u64;
-        self.progress.last = Some(Instant::now());
         if self.progress.bytes > self.bytes_max {
-            self.progress.too_large = true;
-            self.wake();
-            return Err(io::Error::other("request body over max-body-bytes"));
+            return self.fail(Flaw::TooLarge);
         }
         if let Some(copy) = &mut self.copy {
-            copy.bytes += chunk.len();
-            if copy.bytes > copy.bytes_max {
-                *copy = Copy { overflowed: true, ..Copy::default() };
+            if copy.len() + chunk.len() <= self.copy_max {
+                copy.extend_from_slice(chunk);
+            } else {
+                self.copy = None;
                 self.wake();
-            } else if !copy.overflowed {
-                copy.chunks.push(chunk.clone());
             }
         }
         if self.incoming.as_ref().is_some_and(Body::is_end_stream) {
             self.end();
         }
-        Ok(chunk)
     }
 
     fn end(&mut self) {
         self.progress.ended = Some(Instant::now());
+        self.wake();
+    }
+
+    fn fail(&mut self, flaw: Flaw) {
+        self.progress.flaw.get_or_insert(flaw);
         self.wake();
     }
 
@@ -225,10 +236,35 @@ impl Source {
         }
     }
 
-    fn keep(&mut self, chunk: Bytes) {
-        self.kept_bytes += chunk.len();
-        self.kept.push(chunk);
+    /// The next chunk for the attempt that has had `at` of the bytes that are kept.
+    fn poll_chunk(&mut self, at: &mut usize, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if let Some(rest) = self.kept.get(*at..).filter(|rest| !rest.is_empty()) {
+            let chunk = Bytes::copy_from_slice(rest);
+            *at += chunk.len();
+            return Poll::Ready(Some(Ok(chunk)));
+        }
+        let next = ready!(self.poll_source(cx));
+        if let Some(Ok(chunk)) = &next
+            && self.whole
+        {
+            if self.kept.len() + chunk.len() <= self.keep_max {
+                self.kept.extend_from_slice(chunk);
+                *at = self.kept.len();
+            } else {
+                self.whole = false;
+            }
+        }
+        if !self.whole {
+            self.kept = BytesMut::new();
+        }
+        Poll::Ready(next)
     }
+}
+
+/// Whether the client sent bytes that are no body, rather than too few.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|error| matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
 }
 
 /// The body of one attempt.
@@ -237,44 +273,21 @@ pub(crate) struct UploadBody(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    /// Of a client that still sends. `at` is the next of the kept chunks to repeat.
+    /// Of a client that still sends. `at` is how much of the kept bytes was repeated.
     Live { upload: Upload, at: usize, done: bool },
     /// All there: the copy for a mirror, or nothing.
-    Whole(std::vec::IntoIter<Bytes>),
+    Whole(Bytes),
 }
 
 impl UploadBody {
     /// No body at all.
     pub(crate) fn empty() -> Self {
-        Self::whole(Vec::new())
+        Self::whole(Bytes::new())
     }
 
     /// A body that is all there.
-    pub(crate) fn whole(chunks: Vec<Bytes>) -> Self {
-        Self(Kind::Whole(chunks.into_iter()))
-    }
-}
-
-impl Source {
-    /// The next chunk for the attempt that has had `at` of the kept ones.
-    fn poll_chunk(&mut self, at: &mut usize, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        if let Some(chunk) = self.kept.get(*at) {
-            *at += 1;
-            return Poll::Ready(Some(Ok(chunk.clone())));
-        }
-        let next = ready!(self.poll_source(cx));
-        if let Some(Ok(chunk)) = &next
-            && self.whole
-        {
-            if self.kept_bytes + chunk.len() <= self.keep_max {
-                self.keep(chunk.clone());
-                *at += 1;
-            } else {
-                self.whole = false;
-                self.kept = Vec::new();
-            }
-        }
-        Poll::Ready(next)
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self(Kind::Whole(bytes))
     }
 }
 
@@ -284,7 +297,10 @@ impl Body for UploadBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut self.get_mut().0 {
-            Kind::Whole(chunks) => Poll::Ready(chunks.next().map(|chunk| Ok(Frame::data(chunk)))),
+            Kind::Whole(bytes) => {
+                let chunk = std::mem::take(bytes);
+                Poll::Ready((!chunk.is_empty()).then(|| Ok(Frame::data(chunk))))
+            }
             Kind::Live { done: true, .. } => Poll::Ready(None),
             Kind::Live { upload, at, done } => {
                 let mut source = upload.0.lock();
@@ -301,18 +317,20 @@ impl Body for UploadBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Whole(chunks) => chunks.len() == 0,
+            Kind::Whole(bytes) => bytes.is_empty(),
             Kind::Live { done: true, .. } => true,
             Kind::Live { upload, at, .. } => {
                 let source = upload.0.lock();
-                source.progress.ended.is_some() && source.trailers.is_none() && source.kept.len() <= *at
+                let progress = &source.progress;
+                let all_sent = source.kept.len() <= *at;
+                progress.ended.is_some() && progress.flaw.is_none() && source.trailers.is_none() && all_sent
             }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Whole(chunks) => SizeHint::with_exact(chunks.as_slice().iter().map(|chunk| chunk.len() as u64).sum()),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Live { upload, .. } => upload.0.lock().hint,
         }
     }

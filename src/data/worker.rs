@@ -133,7 +133,8 @@ impl Worker {
         let mut sweep = tokio::time::interval(self.shared.limits.upstream_idle.max(SWEEP_MIN) / 4);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut phase = self.shared.phase.clone();
-        let mut finishing = false;
+        // Whoever decided the phase is gone: there is nobody left to wait for.
+        let (mut finishing, mut forced) = (false, false);
         loop {
             tokio::select! {
                 arrival = arrivals.recv(), if !finishing => match arrival {
@@ -141,13 +142,16 @@ impl Worker {
                     None => finishing = true,
                 },
                 _ = sweep.tick() => self.pool.sweep(Instant::now()),
-                _ = phase.changed() => {}
+                changed = phase.changed() => forced = changed.is_err(),
                 // Connections end without telling; look again soon.
                 () = tokio::time::sleep(FINISH_LOOK), if finishing => {}
             }
             let now = *phase.borrow_and_update();
-            finishing |= now >= Phase::Finishing && arrivals.is_empty();
-            if now == Phase::Forced || (finishing && self.connections.load(Ordering::Relaxed) == 0) {
+            finishing |= now >= Phase::Finishing;
+            while finishing && let Ok(accepted) = arrivals.try_recv() {
+                self.take(accepted);
+            }
+            if forced || now == Phase::Forced || (finishing && self.connections.load(Ordering::Relaxed) == 0) {
                 return;
             }
         }

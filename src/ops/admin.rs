@@ -39,7 +39,7 @@ const PAGES: &[(&str, &str)] = &[
     ("/debug/config", "the configuration in force (JSON)"),
     (
         "/log-level",
-        "GET shows the filter of the trace log; PUT changes it (body: info, or info,scorefront::control=debug)",
+        "GET shows the filter of the trace log; PUT changes it (body: info, or info,scorefront::discovery=warn)",
     ),
 ];
 
@@ -140,7 +140,7 @@ where
         Err(error) => text(
             StatusCode::BAD_REQUEST,
             format!(
-                "no valid filter: {error}; send a level (error, warn, info, debug, trace, off) or levels by module, such as info,scorefront::control=debug\n"
+                "no valid filter: {error}; send a level (error, warn, info, debug, trace, off) or levels by module, such as info,scorefront::discovery=warn\n"
             ),
         ),
     }

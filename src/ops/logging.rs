@@ -51,7 +51,7 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Which lines are written: a level, or levels by module (`info,scorefront::control=debug`).
+/// Which lines are written: a level, or levels by module (`info,scorefront::discovery=warn`).
 ///
 /// # Errors
 /// Says what is wrong with the text.

@@ -69,7 +69,7 @@ async fn there_is_an_end_to_finishing() {
     replica.wait_for(1).await;
     router.signal(Request::Drain).await;
     assert!(client.is_closed().await);
-    assert!(router.end().await.is_err());
+    router.end().await.unwrap();
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn those_who_still_wait_at_the_end_are_told() {
     router.signal(Request::Drain).await;
     let got = second.answer().await;
     assert_eq!((got.status, got.error("code").as_str(), got.header("retry-after")), (503, "RouterDraining", Some("1")));
-    assert!(router.end().await.is_err(), "the one that runs is cut off");
+    router.end().await.unwrap();
 }
 
 #[tokio::test]

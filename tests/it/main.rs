@@ -8,6 +8,7 @@ mod hostile;
 mod mirror;
 mod protocol;
 mod queueing;
+mod regressions;
 mod retry;
 mod routing;
 mod streaming;

@@ -82,6 +82,9 @@ async fn chunked_bodies_and_trailers_pass_in_both_directions() {
     let seen = replica.wait_for(1).await.remove(0);
     assert_eq!(seen.body, b"hello world");
     assert_eq!(seen.header("te"), Some("trailers"));
+    assert_eq!(router.log(1).await[0]["Outcome"], "served");
+    assert_eq!(client.ask(score("")).await.text(), "abc");
+    assert_eq!(replica.connections(), 1, "its connection is used again");
     router.drain().await;
 }
 

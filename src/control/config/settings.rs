@@ -325,7 +325,7 @@ const LOG_LEVEL: Setting = Setting {
     meaning: "Which lines the trace log has. Can be changed on the admin port while the router runs.",
     slot: Slot::Text {
         form: "FILTER",
-        allowed: "off, error, warn, info, debug or trace, or levels by module such as info,scorefront::control=debug",
+        allowed: "off, error, warn, info, debug or trace, or levels by module such as info,scorefront::discovery=warn",
         read: |config| config.log_level.clone(),
         write: |config, text| {
             logging::parse_filter(text).map_err(|_| "is no filter")?;
