@@ -10,4 +10,5 @@ mod protocol;
 mod queueing;
 mod retry;
 mod routing;
+mod slow_readers;
 mod streaming;
