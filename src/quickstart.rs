@@ -73,8 +73,8 @@ curl -i {url} -H 'Authorization: Bearer {key}' -H 'azureml-model-deployment: gre
 # A wrong key is refused
 curl -i {url} -H 'Authorization: Bearer wrong' -d {data}
 
-# Ten at once for three slots: watch them queue (Server-Timing says for how long)
-seq 10 | xargs -P 10 -I _ curl -s -o /dev/null -w '%{{http_code}} %{{time_total}} s\\n' {url} -H 'Authorization: Bearer {key}' -d {data}
+# Ten at once for three slots: watch them queue (QueueDurationMs in the access log says for how long)
+seq 10 | xargs -P 10 -I @ curl -s -o /dev/null -w '%{{http_code}} %{{time_total}} s\\n' {url} -H 'Authorization: Bearer {key}' -d {data}
 
 # Metrics, readiness, and the world as it is routed
 curl -s http://{admin}/metrics | grep ^scorefront_requests_total

@@ -120,6 +120,104 @@ fn the_page_on_the_access_log_describes_every_field() {
 }
 
 #[test]
+fn the_page_on_status_codes_explains_every_outcome() {
+    let page = std::fs::read_to_string(repository("docs/status-codes.md")).expect("the page");
+    let (_, rest) = page.split_once("<!-- outcomes: begin -->").expect("the begin mark");
+    let (table, _) = rest.split_once("<!-- outcomes: end -->").expect("the end mark");
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let explained: Vec<_> = rows.iter().map(|row| (row[0], row[1], row[2], row[3])).collect();
+    let cells = Outcome::ALL.iter().map(|outcome| {
+        let retry = if outcome.invites_retry() { "yes" } else { "no" };
+        (format!("`{}`", outcome.label()), outcome.status().as_str().to_owned(), format!("`{}`", outcome.code()), retry)
+    });
+    let cells: Vec<_> = cells.collect();
+    let expected: Vec<_> =
+        cells.iter().map(|(label, status, code, retry)| (&**label, &**status, &**code, *retry)).collect();
+    assert_eq!(explained, expected, "outcome, status, code, Retry-After; in the order of src/core/outcome.rs");
+    for row in rows {
+        assert!(row.len() == 6 && row.iter().all(|cell| !cell.is_empty()), "a cause and a remedy: {row:?}");
+    }
+}
+
+#[test]
+fn every_link_between_the_pages_leads_somewhere() {
+    let mut broken = Vec::new();
+    for (page, text) in pages() {
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            if file.contains("://") || file.contains([' ', '\n']) {
+                continue;
+            }
+            let linked = if file.is_empty() { page.clone() } else { page.with_file_name("").join(file) };
+            let is_there = match std::fs::read_to_string(&linked) {
+                Ok(text) => heading.is_empty() || text.lines().any(|line| anchor(line).as_deref() == Some(heading)),
+                Err(_) => false,
+            };
+            if !is_there {
+                broken.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links to nowhere:\n{}", broken.join("\n"));
+}
+
+/// What a link to this heading ends in; `None` for a line that is none.
+fn anchor(line: &str) -> Option<String> {
+    let title = line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' ')?;
+    let kept = title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    Some(kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect())
+}
+
+#[test]
+fn pages_name_only_metrics_annotations_and_variables_that_exist() {
+    let mut strangers = Vec::new();
+    for (page, text) in pages() {
+        // What a message about a wrong name repeats is wrong on purpose.
+        for line in text.lines().filter(|line| !line.contains("there is no such")) {
+            let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/' | '.');
+            for word in line.split(|c| !is_part(c)).filter(|word| !is_known(word.trim_end_matches('.'))) {
+                strangers.push(format!("{}: {word}", page.display()));
+            }
+        }
+    }
+    assert!(strangers.is_empty(), "not in the program:\n{}", strangers.join("\n"));
+}
+
+/// Whether it is the name of something that exists, or does not look like a name of ours.
+fn is_known(word: &str) -> bool {
+    let table = table::contract();
+    let is_metric =
+        |name: &str| table.lines().filter_map(|line| line.split([' ', '{']).nth(1)).any(|known| known == name);
+    if word.starts_with("scorefront_") {
+        return is_metric(word)
+            || ["_bucket", "_count", "_sum"].iter().any(|e| word.strip_suffix(e).is_some_and(is_metric));
+    }
+    if let Some(name) = word.strip_prefix(annotations::PREFIX) {
+        return name.is_empty() || annotations::ANNOTATIONS.iter().any(|known| known.name == name);
+    }
+    if word.starts_with("SCOREFRONT_") {
+        // Those that are no settings: the file with settings, the stamp of the build, and what tests look at.
+        let others = ["CONFIG", "COMMIT", "BLESS", "SIM_SEED"].map(|end| format!("SCOREFRONT_{end}"));
+        return others.iter().any(|other| other == word) || SETTINGS.iter().any(|setting| setting.variable() == word);
+    }
+    true
+}
+
+/// The README, the changelog and all pages of `docs`, with what they say.
+fn pages() -> Vec<(PathBuf, String)> {
+    let folders = [repository("docs"), repository("docs/decisions")];
+    let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("a folder"));
+    let files =
+        files.map(|file| file.expect("a file").path()).filter(|path| path.extension().is_some_and(|e| e == "md"));
+    let pages = files.chain([repository("README.md"), repository("CHANGELOG.md")]);
+    pages.map(|page| (page.clone(), std::fs::read_to_string(page).expect("the page"))).collect()
+}
+
+#[test]
 fn lines_of_the_access_log_are_these() {
     let lines: String = [served(), client_gone(), malformed(), hostile(), queue_full()].map(written).concat();
     holds("tests/contract/access-log.jsonl", &lines);
