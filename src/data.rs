@@ -15,6 +15,7 @@ pub(crate) mod headers;
 pub(crate) mod ledger;
 pub mod listen;
 pub(crate) mod mirror;
+pub(crate) mod paced;
 pub(crate) mod pending;
 pub(crate) mod pool;
 pub(crate) mod respond;

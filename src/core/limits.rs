@@ -18,7 +18,7 @@ pub struct Limits {
     /// Time between two requests of a client connection. Longer than ingress controllers keep theirs (60 s), so that
     /// it is never the router that closes a connection on which a request is under way.
     pub idle_timeout: Duration,
-    /// Longest silence of a request body.
+    /// Longest silence of a request body, and longest time that a client may take nothing of an answer.
     pub body_timeout: Duration,
     /// Request body, in bytes. v1 had 100 MB.
     pub body_bytes_max: u64,

@@ -21,12 +21,13 @@ use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep_until};
 
 use super::exchange::{exchange, open, record_unreadable};
+use super::paced::{StreamExecutor, pace};
 use super::respond;
 use super::socket::{Doing, Link, Socket};
 use super::stream::AnswerBody;
@@ -66,10 +67,8 @@ async fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
     // Without it small answers would wait for acknowledgements; where it cannot be set, the connection is dying.
     let _ = socket.set_nodelay(true);
     let link = Arc::new(Link::new(worker.clone(), peer));
-    let service = {
-        let link = link.clone();
-        service_fn(move |request| handle(link.clone(), request))
-    };
+    let answering = link.clone();
+    let service = service_fn(move |request| handle(answering.clone(), request));
     let connection = http1_builder(worker).serve_connection(Socket::new(socket, link.clone()), service);
     let mut connection = connection.with_upgrades();
     let mut watch = Watch::new(link.clone());
@@ -99,10 +98,8 @@ async fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
 
 async fn serve_http2(link: &Arc<Link>, socket: Socket, watch: &mut Watch) {
     link.set_http2();
-    let service = {
-        let link = link.clone();
-        service_fn(move |request| handle(link.clone(), request))
-    };
+    let answering = link.clone();
+    let service = service_fn(move |request| pace(handle(answering.clone(), request)));
     let connection = http2_builder(&link.worker).serve_connection(socket, service);
     let mut connection = std::pin::pin!(connection);
     // What goes wrong goes wrong inside an exchange, which records it, or before there is one.
@@ -149,9 +146,9 @@ fn http1_builder(worker: &Worker) -> http1::Builder {
 /// hyper wants at least this much room for a head and what follows it.
 const BUFFER_MIN: usize = 8 << 10;
 
-fn http2_builder(worker: &Worker) -> http2::Builder<TokioExecutor> {
+fn http2_builder(worker: &Worker) -> http2::Builder<StreamExecutor> {
     let limits = worker.limits();
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(StreamExecutor { patience: limits.body_timeout });
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)

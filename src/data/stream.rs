@@ -152,6 +152,14 @@ impl AnswerBody {
         }
         Self(Kind::Replica(Box::new(passing)))
     }
+
+    /// It is dropped next, because the client takes nothing of it: the record says so.
+    pub(crate) fn leave_untaken(&mut self) {
+        if let Kind::Replica(passing) = &mut self.0 {
+            passing.ledger.conclude(Outcome::ClientGone);
+            passing.ledger.record.detail = Some("the client took nothing of the answer for body-timeout-ms".into());
+        }
+    }
 }
 
 impl Body for AnswerBody {

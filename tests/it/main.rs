@@ -11,4 +11,5 @@ mod queueing;
 mod regressions;
 mod retry;
 mod routing;
+mod slow_readers;
 mod streaming;

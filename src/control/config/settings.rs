@@ -146,7 +146,7 @@ pub const SETTINGS: &[Setting] = &[
         100,
         3_600_000,
         limits.body_timeout,
-        "Longest silence of a request body; then 408."
+        "Longest silence of a request body (then 408), and of a client that should read an answer."
     ),
     millis!(
         "tunnel-idle-ms",

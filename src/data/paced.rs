@@ -1,0 +1,180 @@
+//! HTTP/2 answers at the client's pace, and the end of those that nobody takes.
+//!
+//! Owner: the task of one HTTP/2 stream, which is its exchange and then the body of its answer.
+//! Holds: a stream whose client takes nothing for `body-timeout-ms` is reset, alone on its connection, and gives back
+//!        what it held.
+//!
+//! On HTTP/1 a client that does not read blocks the socket, and the connection's watch sees it. On HTTP/2 it closes its
+//! window, and the socket stays free for the others: hyper then keeps one chunk of the answer and waits for room, and
+//! does not ask the body for more until there is some. So the body notes what it handed out, and the task looks at that
+//! whenever hyper has to wait. The body goes out in pieces of one frame, because only a piece that went out whole shows
+//! that the client reads.
+//!
+//! To reset a stream it is enough to drop it: h2 discards what it had buffered and sends `RST_STREAM` once nothing of
+//! ours refers to the stream any more.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::rt::Executor;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::stream::AnswerBody;
+
+/// Bytes handed to the connection at a time: the smallest `SETTINGS_MAX_FRAME_SIZE`, which is also what clients use.
+const PIECE: usize = 16 << 10;
+
+tokio::task_local! {
+    /// Of the stream whose task this is.
+    static PACE: Arc<Pace>;
+}
+
+/// What the task of a stream and the body of its answer know of each other. Both live on one thread.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Pieces handed to the connection.
+    pieces: AtomicU64,
+    /// Whether the connection still has the last one in its hand: it has not asked for another since.
+    held: AtomicBool,
+    /// Whether the client took too long.
+    overdue: AtomicBool,
+}
+
+impl Pace {
+    fn hand_out(&self) {
+        self.pieces.fetch_add(1, Ordering::Relaxed);
+        self.held.store(true, Ordering::Relaxed);
+    }
+
+    /// The connection wants more than there is: now it is not the client that is waited for.
+    fn run_dry(&self) {
+        self.held.store(false, Ordering::Relaxed);
+    }
+
+    /// How many pieces went before the one that the connection cannot get rid of, if there is one.
+    fn held(&self) -> Option<u64> {
+        self.held.load(Ordering::Relaxed).then(|| self.pieces.load(Ordering::Relaxed))
+    }
+}
+
+/// Runs the streams of HTTP/2 connections, each as a task of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamExecutor {
+    /// How long a client may take nothing of an answer.
+    pub(crate) patience: Duration,
+}
+
+impl<S> Executor<S> for StreamExecutor
+where
+    S: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: S) {
+        let pace = Arc::new(Pace::default());
+        tokio::spawn(PACE.scope(pace.clone(), run(stream, pace, self.patience)));
+    }
+}
+
+/// Drives a stream to its end, or until its client has taken nothing for too long; then drops it.
+async fn run(stream: impl Future<Output = ()>, pace: Arc<Pace>, patience: Duration) {
+    let mut stream = pin!(stream);
+    let mut alarm = Alarm { set_for: 0, sleep: None };
+    poll_fn(|cx| {
+        if stream.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let Some(piece) = pace.held() else { return Poll::Pending };
+        alarm.poll(cx, piece, patience).map(|()| pace.overdue.store(true, Ordering::Relaxed))
+    })
+    .await;
+}
+
+/// Rings when the connection has had the same piece for too long. Costs nothing where that never has to wait.
+struct Alarm {
+    /// The piece, counted from 1.
+    set_for: u64,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Alarm {
+    fn poll(&mut self, cx: &mut Context<'_>, piece: u64, patience: Duration) -> Poll<()> {
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + patience)));
+        if std::mem::replace(&mut self.set_for, piece) != piece {
+            sleep.as_mut().reset(Instant::now() + patience);
+        }
+        sleep.as_mut().poll(cx)
+    }
+}
+
+/// Puts the answer of an exchange at the pace of the stream whose task this is.
+pub(crate) async fn pace<E>(
+    answer: impl Future<Output = Result<Response<AnswerBody>, E>>,
+) -> Result<Response<PacedBody>, E> {
+    let answer = answer.await?;
+    // Outside of a stream's task nobody would look at it.
+    let pace = PACE.try_with(Arc::clone).unwrap_or_default();
+    Ok(answer.map(|answer| PacedBody { answer, rest: Bytes::new(), pace }))
+}
+
+/// The body of an HTTP/2 answer.
+#[derive(Debug)]
+pub(crate) struct PacedBody {
+    answer: AnswerBody,
+    /// What is left of the last chunk.
+    rest: Bytes,
+    pace: Arc<Pace>,
+}
+
+impl Body for PacedBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = self.get_mut();
+        if this.rest.is_empty() {
+            let frame = match Pin::new(&mut this.answer).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                nothing => {
+                    this.pace.run_dry();
+                    return nothing;
+                }
+            };
+            match frame.into_data() {
+                Ok(chunk) => this.rest = chunk,
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+            }
+        }
+        this.pace.hand_out();
+        let piece = this.rest.split_to(this.rest.len().min(PIECE));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.answer.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (answer, rest) = (self.answer.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        if let Some(upper) = answer.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(answer.lower().saturating_add(rest));
+        hint
+    }
+}
+
+impl Drop for PacedBody {
+    fn drop(&mut self) {
+        if self.pace.overdue.load(Ordering::Relaxed) {
+            self.answer.leave_untaken();
+        }
+    }
+}
