@@ -251,6 +251,14 @@ impl Watch {
     }
 }
 
+/// How long a connection may be without an exchange. One with HTTP/2 that was asked to leave stays only for the last
+/// bytes of answers whose exchanges are over: at most the frame that did not fit into the client's window.
+fn idle_max(link: &Link) -> Duration {
+    let limits = link.worker.limits();
+    let leaves = link.is_http2() && link.worker.is_discouraging();
+    if leaves { limits.idle_timeout.min(limits.body_timeout) } else { limits.idle_timeout }
+}
+
 /// Ends when a deadline has passed, and says what the connection was doing.
 async fn ring(link: &Link, alarm: &mut Pin<Box<Sleep>>) -> Doing {
     let limits = link.worker.limits();
@@ -263,7 +271,7 @@ async fn ring(link: &Link, alarm: &mut Pin<Box<Sleep>>) -> Doing {
         let (doing, since) = link.doing();
         let by_state = match doing {
             Doing::Fresh | Doing::Head => Some(at(since, limits.head_timeout)),
-            Doing::Idle => Some(at(since, limits.idle_timeout)),
+            Doing::Idle => Some(at(since, idle_max(link))),
             Doing::Exchange => None,
         };
         let by_writing = link.blocked_since().map(|since| at(since, limits.body_timeout));

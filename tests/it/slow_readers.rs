@@ -27,7 +27,12 @@ async fn start(on_abandon: &str, body_timeout: Duration) -> (ScriptedReplica, Ro
         .await;
     let settings = [("on-abandon", on_abandon), ("request-timeout-ms", "60000"), ("max-queue-wait-ms", "20000")];
     let world = World::new().deployment("blue", &settings, &[replica.address]);
-    let router = Router::start_with(&world, |config| config.limits.body_timeout = body_timeout).await;
+    let router = Router::start_with(&world, |config| {
+        config.limits.body_timeout = body_timeout;
+        // The watch over a connection looks first after this time, and then four times as often.
+        config.limits.head_timeout = Duration::from_secs(1);
+    })
+    .await;
     (replica, router)
 }
 
@@ -123,4 +128,16 @@ async fn a_client_that_reads_slowly_but_steadily_gets_the_whole_answer() {
     assert!(length == LARGE && began.elapsed() > body_timeout, "{length} bytes in {:?}", began.elapsed());
     assert_eq!(router.log(1).await[0]["Outcome"], "served");
     router.drain().await;
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_a_client_that_leaves_the_last_bytes_of_an_answer() {
+    let (_replica, router) = start("wait", Duration::from_millis(200)).await;
+    // "small" does not fit: the exchange is over, and the rest waits in the connection.
+    let mut client = Client::connect(&router, 3).await;
+    let answer = client.ask("/score", "secret-1").await;
+    assert_eq!(router.log(1).await[0]["Outcome"], "served");
+    // The time that a drain may take is longer than the test has patience.
+    router.drain().await;
+    assert!(answer.into_body().collect().await.is_err());
 }
