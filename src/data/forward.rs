@@ -57,6 +57,16 @@ enum Failure {
     Deadline,
 }
 
+/// How an attempt is made.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Whether an idle connection will do.
+    may_reuse: bool,
+    /// Whether no other attempt may follow.
+    last: bool,
+    deadline: Instant,
+}
+
 impl Outgoing {
     /// One request of it. The headers are copied only if another attempt may need them.
     fn request(&mut self, last: bool) -> Request<UploadBody> {
@@ -83,12 +93,14 @@ pub(crate) async fn forward(
     deadline: Instant,
 ) -> Result<Answer, Refused> {
     let attempts_max = worker.limits().attempts_max;
+    let mut may_reuse = true;
     loop {
         ledger.record.attempts += 1;
         ledger.record.replica = Some(lease.replica().clone());
         let last = ledger.record.attempts >= attempts_max;
+        let plan = Plan { may_reuse, last, deadline };
         let replica = lease.replica().clone();
-        let failure = match attempt(worker, &mut outgoing, lease, ledger, deadline, last).await {
+        let failure = match attempt(worker, &mut outgoing, lease, ledger, plan).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
@@ -110,6 +122,8 @@ pub(crate) async fn forward(
             }
             Failure::Broke { stale, unsent, detail } => {
                 let safe = unsent || (stale && deployment.settings.retry_reused);
+                // Where one idle connection died, others of its age have died too.
+                may_reuse = false;
                 let retry = may_retry && safe && within_budget(worker, deployment);
                 if !retry {
                     return Err(closed(deployment, detail));
@@ -125,12 +139,13 @@ async fn attempt(
     outgoing: &mut Outgoing,
     lease: Lease,
     ledger: &mut Ledger,
-    deadline: Instant,
-    last: bool,
+    plan: Plan,
 ) -> Result<Answer, Failure> {
+    let deadline = plan.deadline;
     let replica = lease.replica().clone();
     let deployment = &lease.deployment().clone();
-    let parked = worker.pool.take(replica.state.serial(), replica.address, Instant::now());
+    let take = || worker.pool.take(replica.state.serial(), replica.address, Instant::now());
+    let parked = if plan.may_reuse { take() } else { None };
     let counts = &worker.shared.vitals.connections;
     let connector = match parked {
         Some(connector) => {
@@ -156,7 +171,7 @@ async fn attempt(
     };
     let reused = connector.reused;
     let (read, before) = (connector.read(), connector.read().load(Ordering::Relaxed));
-    let request = outgoing.request(last && !reused);
+    let request = outgoing.request(plan.last && !reused);
     let mut pending = Pending::send(connector, request, Busy::new(lease, worker.clone()));
     let reply = wait_for_reply(worker, &mut pending, ledger, deadline).await?;
     let parts = pending.into_parts();

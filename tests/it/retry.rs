@@ -69,6 +69,28 @@ async fn a_reused_connection_that_died_is_tried_again() {
 }
 
 #[tokio::test]
+async fn where_one_idle_connection_died_the_others_are_not_tried() {
+    let replica = dies_when_reused().await;
+    let settings = [("max-concurrent-requests-per-instance", "0")];
+    let router = Router::start(&World::new().deployment("blue", &settings, &[replica.address])).await;
+    // Several connections idle at a time: all of them will die when they are used again.
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(router.client().await);
+    }
+    for client in &mut clients {
+        client.send(score("a")).await;
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().await.status, 200);
+    }
+    let got = clients[0].ask(score("b")).await;
+    assert_eq!((got.status, got.text().as_str()), (200, "first"));
+    assert_eq!(router.log(6).await[5]["Attempts"], 2);
+    router.drain().await;
+}
+
+#[tokio::test]
 async fn scripts_with_side_effects_can_refuse_to_be_asked_twice() {
     let replica = dies_when_reused().await;
     let settings = [("retry-reused", "false")];
