@@ -17,7 +17,7 @@ use super::ledger::Ledger;
 use super::respond::{self, Refused};
 use super::socket::Link;
 use super::stream::{AnswerBody, Passing};
-use super::upload::Upload;
+use super::upload::{Upload, discard};
 use super::{admit, auth, mirror, tunnel};
 use crate::core::facts::Form;
 use crate::core::outcome::Outcome;
@@ -64,7 +64,9 @@ pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>, mut le
     let (target, mut route) = match routed {
         Ok(routed) => routed,
         Err(mut refused) => {
-            if !body.is_end_stream() {
+            if !body.is_end_stream() && link.is_http2() {
+                discard(body);
+            } else if !body.is_end_stream() {
                 link.set_unread();
                 refused.close |= headers::content_length(&parts.headers).is_none_or(|length| length > DISCARD_MAX);
             }

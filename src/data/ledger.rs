@@ -11,7 +11,7 @@ use http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::socket::Link;
-use super::upload::Upload;
+use super::upload::{Upload, discard};
 use crate::core::outcome::Outcome;
 use crate::core::record::Record;
 
@@ -46,8 +46,10 @@ impl Ledger {
             let progress = upload.progress();
             self.record.request_bytes = progress.bytes;
             self.record.received = progress.ended;
-            if upload.cut() {
-                self.link.set_unread();
+            match upload.cut() {
+                Some(rest) if self.link.is_http2() => discard(rest),
+                Some(_) => self.link.set_unread(),
+                None => {}
             }
         }
     }

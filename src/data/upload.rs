@@ -12,10 +12,11 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
+use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 
@@ -148,20 +149,20 @@ impl Upload {
     }
 
     /// Ends it where it is: the exchange is over. A replica that still reads sees a request that breaks off, and the
-    /// client's connection no longer waits for the rest. Says whether there was a rest.
-    pub(crate) fn cut(&self) -> bool {
+    /// client's connection no longer waits for the rest. Returns what the rest would come from, if there is one.
+    pub(crate) fn cut(&self) -> Option<Incoming> {
         let mut source = self.0.lock();
         if source.progress.ended.is_some() {
-            return false;
+            return None;
         }
-        source.incoming = None;
+        let rest = source.incoming.take();
         source.fail(Flaw::Cut);
         let reader = source.reader.take();
         drop(source);
         if let Some(reader) = reader {
             reader.wake();
         }
-        true
+        rest
     }
 
     /// The body of one attempt.
@@ -260,6 +261,22 @@ impl Source {
         Poll::Ready(next)
     }
 }
+
+/// Takes the rest of a body on HTTP/2 and throws it away: dropping it would reset the stream under a client that still
+/// sends, though it may lack nothing but the last, empty frame, and many clients then forget the answer that they have.
+pub(crate) fn discard(mut rest: Incoming) {
+    // Without a runtime the process is on its way out.
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    runtime.spawn(async move {
+        let all = async { while let Ok(Some(Ok(_))) = tokio::time::timeout(DISCARD_SILENCE, rest.frame()).await {} };
+        let _ = tokio::time::timeout(DISCARD, all).await;
+    });
+}
+
+/// How long a client may go on sending a body that nobody wants any more.
+const DISCARD: Duration = Duration::from_secs(5);
+/// How long it may be silent meanwhile.
+const DISCARD_SILENCE: Duration = Duration::from_secs(1);
 
 /// Whether the client sent bytes that are no body, rather than too few.
 fn is_malformed(error: &hyper::Error) -> bool {

@@ -101,3 +101,38 @@ async fn an_upgraded_connection_carries_bytes_both_ways_and_holds_its_slot() {
     assert_eq!((line["RequestPayloadSize"].clone(), line["ResponsePayloadSize"].clone()), (4.into(), 10.into()));
     router.drain().await;
 }
+
+#[tokio::test]
+async fn an_http2_client_that_is_answered_early_may_finish_what_it_sends() {
+    let replica = ScriptedReplica::start(|_| ok("scored")).await;
+    let router = Router::start(&World::new().deployment("blue", &[], &[replica.address])).await;
+    let socket = tokio::net::TcpStream::connect(router.address).await.unwrap();
+    let (client, connection) = h2::client::handshake(socket).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let request = |key: &str, length: &str| {
+        http::Request::post("http://models.test/api/v1/endpoint/iris/score")
+            .header("authorization", format!("Bearer {key}"))
+            .header("content-length", length)
+            .body(())
+            .unwrap()
+    };
+    // Refused before its body has come; and answered when only the empty last frame is missing.
+    for (key, sent, status) in [("wrong", "", 401), ("secret-1", "hello", 200)] {
+        let (answer, mut body) = client.send_request(request(key, "5"), false).unwrap();
+        if !sent.is_empty() {
+            body.send_data(Bytes::from(sent), false).unwrap();
+        }
+        let mut answer = answer.await.unwrap();
+        assert_eq!(answer.status(), status);
+        while answer.body_mut().data().await.is_some() {}
+        // Another exchange on the connection: had the stream been reset, the client would know by now.
+        let (other, mut other_body) = client.send_request(request("secret-1", "1"), false).unwrap();
+        other_body.send_data(Bytes::from("x"), true).unwrap();
+        assert_eq!(other.await.unwrap().status(), 200);
+        body.send_data(Bytes::from(&"hello"[sent.len()..]), true).expect("the stream is still open");
+    }
+    drop(client);
+    driver.abort();
+    router.drain().await;
+}
