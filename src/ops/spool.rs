@@ -8,13 +8,11 @@
 //!   swaps for that of the lane it empties;
 //! - a line is written whole before the next one begins, whatever the target does in between: what it did not take
 //!   is offered again, from the byte where it stopped. Only a reopened file begins again at the start of that line;
-//! - the writer looks by itself every few milliseconds while lines come, so that nobody pays for waking it; it sleeps
-//!   when none came for a while, and then is woken once.
+//! - the writer sleeps while there is nothing to do, and is woken once for a batch, not once for a line.
 //!
 //! How no line is left lying: an appender appends, then looks whether the writer was told (`told`); the writer first
 //! clears `told`, then swaps the lanes under their locks. A line that came too late for the swap took the lane's lock
-//! after the writer, so its appender sees the cleared flag. Going to sleep is the same the other way round: the writer
-//! says that it is `asleep`, then looks at `told` once more; the appender tells, then looks whether it is asleep.
+//! after the writer, so its appender sees the cleared flag.
 
 use std::io;
 use std::sync::Arc;
@@ -64,7 +62,6 @@ impl Spool {
             lanes: (0..lanes.max(1)).map(|_| Mutex::new(Batch::with_room(lane_bytes))).collect(),
             lane_bytes,
             told: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
             requests: Mutex::new(Requests::default()),
             answered: Condvar::new(),
@@ -140,16 +137,9 @@ impl Lane {
             self.shared.hurry.store(true, Ordering::SeqCst);
             self.wake();
         } else if !self.shared.told.load(Ordering::SeqCst) && !self.shared.told.swap(true, Ordering::SeqCst) {
-            self.wake_if_asleep();
-        }
-        true
-    }
-
-    /// Waking costs the caller a system call, and another processor its sleep.
-    fn wake_if_asleep(&self) {
-        if self.shared.asleep.load(Ordering::SeqCst) {
             self.wake();
         }
+        true
     }
 
     fn wake(&self) {
@@ -167,8 +157,6 @@ struct Shared {
     lane_bytes: usize,
     /// The writer knows that there is something to write.
     told: AtomicBool,
-    /// The writer does not look by itself: it must be woken.
-    asleep: AtomicBool,
     /// The writer should not wait for more.
     hurry: AtomicBool,
     requests: Mutex<Requests>,

@@ -16,8 +16,6 @@ const COALESCE: Duration = Duration::from_millis(4);
 /// Pauses after a failed write: the first, and the longest. A full pipe is tried again sooner than a full disk.
 const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
 const FAILURE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// How long the writer goes on looking by itself after the last line.
-const ATTENTION: Duration = Duration::from_secs(1);
 /// After being told to stop, this much longer for a target that does not take what is left.
 const STOP_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -57,17 +55,8 @@ impl<S: Sink, O: Observer> Writer<S, O> {
 
     /// Until there is something to do, and then a little longer unless somebody is in a hurry.
     fn wait(&self) {
-        let attentive_until = Instant::now() + ATTENTION;
         while !self.shared.told.load(Ordering::SeqCst) {
-            if Instant::now() < attentive_until {
-                std::thread::park_timeout(COALESCE);
-                continue;
-            }
-            self.shared.asleep.store(true, Ordering::SeqCst);
-            if !self.shared.told.load(Ordering::SeqCst) {
-                std::thread::park();
-            }
-            self.shared.asleep.store(false, Ordering::SeqCst);
+            std::thread::park();
         }
         let until = Instant::now() + COALESCE;
         while !self.shared.hurry.load(Ordering::SeqCst) {
