@@ -61,6 +61,10 @@ func run(m *testing.M) (code int, err error) {
 	if err := network.Enter(prepare); err != nil {
 		return 1, err
 	}
+	// Nobody in front needs time to turn away, unless a test says so.
+	if err := os.Setenv("SCOREFRONT_DRAIN_GRACE_MS", "100"); err != nil {
+		return 1, err
+	}
 	folder, err := os.MkdirTemp("", "controlplane-")
 	if err != nil {
 		return 1, err
