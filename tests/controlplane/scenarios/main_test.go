@@ -21,6 +21,7 @@ import (
 var (
 	version = flag.String("kubernetes", plane.Version, "the `version` of Kubernetes to run")
 	outage  = flag.Duration("outage", 10*time.Second, "how long the API server stays away")
+	scale   = flag.String("scale", "small", "the worlds to measure: small, or full for the large one too")
 	binary  = flag.String("scorefront", "", "the router to run (default target/debug/scorefront)")
 )
 
