@@ -112,13 +112,18 @@ func TestARouterThatRestartsWhileTheAPIServerIsAwayServesWhatItLastKnew(t *testi
 	s.keys(s.namespaces[0], primary, secondary)
 	s.serve(s.namespaces[0], "blue", 2)
 	s.awaitReplicas(soon, "blue", 2)
-	s.until(soon, "the state is written", func() error { return exec.Command("test", "-s", state).Run() })
+	s.awaitSave()
 	s.link.Cut()
 	s.router().Kill()
 	s.must(s.startRouter("--state-file", state).AwaitReady())
 	running := s.load(100, primary)
 	s.spread(running, 2)
 	s.must(s.answers("not-a-key", 401))
+	restored, err := s.router().Metric("scorefront_discovery_restored")
+	s.must(err)
+	if restored != 1 {
+		t.Error("the router does not tell that it serves what it last knew")
+	}
 	s.link.Mend()
 	s.scale("blue", 4)
 	s.awaitReplicas(recovered, "blue", 4)
@@ -130,4 +135,21 @@ func TestARouterThatRestartsWhileTheAPIServerIsAwayServesWhatItLastKnew(t *testi
 func (s *stage) tryScale(deployment string, replicas int) error {
 	change := fmt.Sprintf(`{"spec":{"replicas":%d}}`, replicas)
 	return s.tryPatch(deployment, []byte(change))
+}
+
+// awaitSave waits until the router has written its state file with all that it knows now.
+func (s *stage) awaitSave() {
+	s.Helper()
+	const saves = "scorefront_state_file_saves_total"
+	before, err := s.router().Metric(saves)
+	s.must(err)
+	// One more change, so that there will be one more save: the last may have come before this moment.
+	s.annotate("blue", "max-queue-length", "999")
+	s.until(soon, "the state is saved", func() error {
+		after, err := s.router().Metric(saves)
+		if err == nil && after <= before {
+			err = fmt.Errorf("%s is still %v", saves, after)
+		}
+		return err
+	})
 }
