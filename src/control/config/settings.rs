@@ -11,6 +11,8 @@ use crate::ops::logging;
 use super::setting::Slot;
 use super::{Config, Source};
 
+mod state;
+
 pub use super::setting::{Group, Setting};
 
 /// A row with a whole number; `$($field).+` is where it goes.
@@ -70,6 +72,9 @@ pub const SETTINGS: &[Setting] = &[
     SOURCE,
     NAMESPACE,
     KUBECONFIG,
+    state::FILE,
+    state::MAX_AGE,
+    state::KEY_FILE,
     ACCESS_LOG,
     number!(
         "access-log-buffer-bytes",
