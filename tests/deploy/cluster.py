@@ -117,7 +117,8 @@ class Cluster:
 
 class PodProcess:
     """A router as its pod runs it: the arguments of the chart, the token where a pod has it, and nothing else of this
-    machine's account. Only the addresses differ: there is no network of pods here."""
+    machine's account. Only the addresses differ: there is no network of pods here. With `root` it is the one of an
+    image, which then is all that it sees."""
 
     # Over the folder in which a pod finds its token, seen by this process alone.
     SCRIPT = (
@@ -125,26 +126,40 @@ class PodProcess:
         'cp -r "$0" /run/secrets/kubernetes.io/serviceaccount && exec "$@"'
     )
 
-    def __init__(self, cluster, arguments, folder):
-        host, _, port = cluster.server.removeprefix("https://").partition(":")
-        token = folder / "token-folder"
-        token.mkdir()
-        (token / "token").write_text(cluster.token())
-        (token / "ca.crt").write_bytes(base64.b64decode(cluster.authority))
-        (token / "namespace").write_text(NAMESPACE)
+    def __init__(self, cluster, arguments, folder, root=None, user="65532:65532"):
         self.url, self.admin_url, self.tls_url = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
+        state = folder if root is None else root / "var/lib/scorefront"
+        state.mkdir(parents=True, exist_ok=True)
+        state.chmod(0o777)
+        local = self.localised(arguments, state if root is None else Path("/var/lib/scorefront"))
+        host, _, port = cluster.server.removeprefix("https://").partition(":")
+        environment = {"PATH": os.environ["PATH"], "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
+        token = folder / "token" if root is None else root / "var/run/secrets/kubernetes.io/serviceaccount"
+        write_token(cluster, token)
+        if root is None:
+            command = [shutil.which("unshare"), "--mount", "sh", "-c", self.SCRIPT, token, binary(), *local]
+        else:
+            command = [shutil.which("chroot"), f"--userspec={user}", root, "/scorefront", *local]
+        self.process = Process("router", command, folder, environment)
+
+    def localised(self, arguments, state):
+        """The arguments with addresses of this machine, and the folder for the state file."""
         places = {"--listen": self.url, "--admin": self.admin_url, "--listen-tls": self.tls_url}
-        local = []
         for argument in arguments:
             flag, _, value = argument.partition("=")
             if flag in places:
                 value = places[flag].removeprefix("http://")
             elif flag == "--state-file":
-                value = str(folder / Path(value).name)
-            local.append(f"{flag}={value}" if value else flag)
-        environment = {"PATH": os.environ["PATH"], "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
-        command = [shutil.which("unshare"), "--mount", "sh", "-c", self.SCRIPT, token, binary(), *local]
-        self.process = Process("router", command, folder, environment)
+                value = str(state / Path(value).name)
+            yield f"{flag}={value}" if value else flag
 
     def page(self, path):
         return requests.get(f"{self.admin_url}{path}", timeout=10)
+
+
+def write_token(cluster, folder):
+    """What a pod finds in the folder of its account."""
+    folder.mkdir(parents=True)
+    (folder / "token").write_text(cluster.token())
+    (folder / "ca.crt").write_bytes(base64.b64decode(cluster.authority))
+    (folder / "namespace").write_text(NAMESPACE)

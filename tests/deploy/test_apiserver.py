@@ -9,7 +9,7 @@ import json
 import pytest
 import requests
 from cluster import Cluster, PodProcess
-from rendering import NAMESPACE, PLAIN, ROOT, TLS, rendered
+from rendering import AS_BUILT, NAMESPACE, PLAIN, ROOT, TLS, rendered
 from support.process import eventually
 
 EVERYTHING = {
@@ -38,8 +38,6 @@ CARELESS_POD = {
     "metadata": {"name": "careless", "namespace": NAMESPACE},
     "spec": {"containers": [{"name": "one", "image": "one"}]},
 }
-
-AS_BUILT = PLAIN | {"stateFile": {"enabled": False}}
 
 SLICE = {
     "apiVersion": "discovery.k8s.io/v1",

@@ -7,7 +7,7 @@ from rendering import CHART, CHOSEN, PLAIN, ROOT, TLS, Objects, refusal, rendere
 
 # Settings that the chart makes itself, out of other values.
 OWN_SETTINGS = {"listen", "admin", "source", "namespace", "kubeconfig", "drain-grace-ms", "drain-timeout-ms"}
-OWN_SETTINGS |= {"listen-tls", "tls-secret", "tls-cert", "tls-key", "state-file"}
+OWN_SETTINGS |= {"listen-tls", "tls-secret", "tls-cert", "tls-key", "redirect-to-https", "state-file"}
 
 
 def test_an_install_without_tls_and_without_consent_to_go_without_is_refused_with_both_ways_out():

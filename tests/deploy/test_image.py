@@ -5,7 +5,8 @@ import os
 import subprocess
 
 import pytest
-from rendering import PLAIN, ROOT, rendered, run
+from cluster import Cluster, PodProcess
+from rendering import AS_BUILT, NAMESPACE, PLAIN, ROOT, rendered, run
 from support import manifests
 from support.process import Process, answers, eventually, free_port
 
@@ -97,6 +98,24 @@ def test_the_user_of_the_image_is_the_one_of_the_chart(buildah):
 def test_the_image_tells_its_version(buildah, container):
     told = buildah("run", "--isolation", "chroot", container, "--", "/scorefront", "--version")
     assert told.startswith("scorefront ") and "commit unknown" not in told
+
+
+def test_the_image_reaches_an_api_server_with_nothing_but_what_a_pod_has(root, tmp_path):
+    cluster = Cluster(tmp_path)
+    try:
+        for namespace in [NAMESPACE, "models"]:
+            cluster.kubectl("create", "namespace", namespace)
+        cluster.install(PLAIN)
+        cluster.kubectl("apply", "--filename", ROOT / "deploy/sample/model.yaml")
+        router = PodProcess(cluster, rendered(AS_BUILT).arguments, tmp_path, root)
+        try:
+            router.process.wait_until_ready(f"{router.admin_url}/readyz")
+            (endpoint,) = router.page("/debug/snapshot").json()["endpoints"]
+            assert (endpoint["name"], endpoint["keys"]) == ("iris", 2)
+        finally:
+            assert router.process.stop() == 0, router.process.printed()
+    finally:
+        cluster.stop()
 
 
 def test_the_image_serves_and_drains_as_its_user(root, tmp_path):

@@ -43,7 +43,7 @@ def test_the_manifests_have_one_router_for_tests_and_three_with_tls_for_producti
     assert test.one("Deployment")["spec"]["replicas"] == 1
     assert production.one("Deployment")["spec"]["replicas"] == 3
     assert [port["port"] for port in test.one("Service")["spec"]["ports"]] == [80]
-    assert [port["port"] for port in production.one("Service")["spec"]["ports"]] == [443]
+    assert [port["port"] for port in production.one("Service")["spec"]["ports"]] == [80, 443]
     # Nothing that needs more than a bare cluster.
     assert not [object["apiVersion"] for object in test.all + production.all if "coreos" in object["apiVersion"]]
 

@@ -17,26 +17,36 @@ def test_service_type_availability_and_security_go_together_in_every_way(kind, i
 
     service = objects.one("Service", "azureml-fe")["spec"]
     assert service["type"] == TYPES[kind]
+    # Beside TLS alone, port 80 is there to redirect; but to which port is not known where the nodes choose it.
+    redirects = security == "tls" and kind != "nodePort"
+    names = {"http"} if security == "plain" else {"http", "https"} if security == "both" or redirects else {"https"}
     ports = {port["name"]: (port["port"], port["targetPort"]) for port in service["ports"]}
-    expected = {"http": (80, "http"), "https": (443, "https")}
-    assert ports == {
-        name: numbers for name, numbers in expected.items() if security in ("both", {"http": "plain", "https": "tls"}[name])
-    }
+    assert ports == {name: {"http": (80, "http"), "https": (443, "https")}[name] for name in names}
     in_pod = {port["name"]: port["containerPort"] for port in objects.container["ports"]}
-    assert in_pod == {"admin": 9090} | {name: {"http": 8080, "https": 8443}[name] for name in ports}
-    assert ("--listen=0.0.0.0:8080" in objects.arguments) == ("http" in ports)
-    assert ("--listen-tls=0.0.0.0:8443" in objects.arguments) == ("https" in ports)
-    assert ("--tls-secret=azureml/certificate" in objects.arguments) == ("https" in ports)
+    assert in_pod == {name: {"admin": 9090, "http": 8080, "https": 8443}[name] for name in names | {"admin"}}
+    arguments = objects.arguments
+    assert ("--listen=0.0.0.0:8080" if "http" in names else "--listen=off") in arguments
+    assert ("--listen-tls=0.0.0.0:8443" in arguments) == ("https" in names)
+    assert ("--tls-secret=azureml/certificate" in arguments) == ("https" in names)
+    assert ("--redirect-to-https=443" in arguments) == redirects
     allowed = objects.one("NetworkPolicy")["spec"]["ingress"][0]["ports"]
-    assert {port["port"] for port in allowed} == set(ports)
+    assert {port["port"] for port in allowed} == names
 
     assert objects.one("Deployment")["spec"]["replicas"] == (3 if is_ha else 1)
     assert ("PodDisruptionBudget" in objects.kinds()) == is_ha
 
 
-def test_without_consent_nothing_listens_to_plain_text_outside_the_pod():
-    listening = [argument for argument in rendered(TLS).arguments if argument.startswith("--listen=")]
-    assert listening == ["--listen=127.0.0.1:8080"]
+@pytest.mark.parametrize("kind", TYPES)
+def test_without_consent_nobody_is_served_without_tls(kind):
+    arguments = rendered({**TLS, "inferenceRouterServiceType": kind}).arguments
+    assert "--listen=off" in arguments or "--redirect-to-https=443" in arguments
+    arguments = rendered({**TLS, "inferenceRouterServiceType": kind, "redirectToHttps": False}).arguments
+    assert "--listen=off" in arguments
+
+
+def test_a_redirect_leads_to_the_port_of_the_nodes_where_it_is_known():
+    nodes = {"inferenceRouterServiceType": "nodePort", "service": {"nodePorts": {"https": 30443}}}
+    assert "--redirect-to-https=30443" in rendered({**TLS, **nodes}).arguments
 
 
 def test_names_and_labels_are_those_of_azureml_fe():

@@ -1,10 +1,13 @@
 {{/* The command line of the router, as items of a list. */}}
 {{- define "scorefront.arguments" -}}
 - serve
-- --listen={{ if include "scorefront.plain" . }}{{ .Values.address }}{{ else }}127.0.0.1{{ end }}:8080
+- --listen={{ if include "scorefront.listens" . }}{{ .Values.address }}:8080{{ else }}off{{ end }}
 {{- with .Values.sslSecret }}
 - --listen-tls={{ $.Values.address }}:8443
 - --tls-secret={{ $.Release.Namespace }}/{{ . }}
+{{- end }}
+{{- with include "scorefront.redirect" . }}
+- --redirect-to-https={{ . }}
 {{- end }}
 - --admin={{ .Values.address }}:9090
 {{- range .Values.modelNamespaces }}
@@ -20,7 +23,7 @@
 {{- range $value }}
 - {{ printf "--%s=%v" $key . | quote }}
 {{- end }}
-{{- else if kindIs "float64" $value }}
+{{- else if and (kindIs "float64" $value) (eq $value (floor $value)) }}
 - {{ printf "--%s=%d" $key (int64 $value) | quote }}
 {{- else if not (kindIs "invalid" $value) }}
 - {{ printf "--%s=%v" $key $value | quote }}

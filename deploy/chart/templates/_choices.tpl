@@ -5,6 +5,18 @@
 {{- if eq (toString .Values.allowInsecureConnections | lower) "true" }}true{{ end }}
 {{- end }}
 
+{{/* The port to which port 80 sends clients where TLS is all that is served: 443, or that of the nodes. */}}
+{{- define "scorefront.redirect" -}}
+{{- if and .Values.sslSecret .Values.redirectToHttps (not (include "scorefront.plain" .)) }}
+{{- if ne .Values.inferenceRouterServiceType "nodePort" }}443{{ else }}{{ with .Values.service.nodePorts.https }}{{ int . }}{{ end }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* Whether there is a port without TLS, to serve or to redirect. */}}
+{{- define "scorefront.listens" -}}
+{{- if or (include "scorefront.plain" .) (include "scorefront.redirect" .) }}true{{ end }}
+{{- end }}
+
 {{- define "scorefront.replicas" -}}
 {{- if not (kindIs "invalid" .Values.replicas) }}{{ int .Values.replicas }}
 {{- else if eq (toString .Values.inferenceRouterHA | lower) "true" }}3{{ else }}1{{ end }}
