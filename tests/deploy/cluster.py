@@ -87,7 +87,9 @@ class Cluster:
         """A kubeconfig with the token of an account and nothing else."""
         path = self.folder / f"{namespace}-{name}.kubeconfig"
         named = {
-            "clusters": [{"name": "c", "cluster": {"server": self.server, "certificate-authority-data": self.authority}}],
+            "clusters": [
+                {"name": "c", "cluster": {"server": self.server, "certificate-authority-data": self.authority}}
+            ],
             "users": [{"name": "u", "user": {"token": self.token(name, namespace)}}],
             "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
         }

@@ -34,7 +34,9 @@ def alerts():
 def panels():
     """Title and expressions of each panel of the dashboard."""
     found = json.loads(DASHBOARD.read_text())["panels"]
-    return [(panel["title"], [target["expr"] for target in panel["targets"]]) for panel in found if panel["type"] != "row"]
+    return [
+        (panel["title"], [target["expr"] for target in panel["targets"]]) for panel in found if panel["type"] != "row"
+    ]
 
 
 def filled(expression):

@@ -1,7 +1,7 @@
 """The chart in a real cluster: what the API server takes, what the account may do, what the router can do with it.
 
-The cluster enforces the Pod Security level `restricted` everywhere. There are no nodes, so no pod of it runs: the router
-is started beside it, with the arguments and the token that its pod would have.
+The cluster enforces the Pod Security level `restricted` everywhere. There are no nodes, so no pod of it runs: the
+router is started beside it, with the arguments and the token that its pod would have.
 """
 
 import json
@@ -77,7 +77,12 @@ def test_the_cluster_does_enforce_the_restricted_level(cluster):
 
 def texts():
     """Everything that people apply, by name."""
-    for name, values in {"plain": PLAIN, "tls": TLS, "everything": EVERYTHING, "cluster": PLAIN | WHOLE_CLUSTER}.items():
+    for name, values in {
+        "plain": PLAIN,
+        "tls": TLS,
+        "everything": EVERYTHING,
+        "cluster": PLAIN | WHOLE_CLUSTER,
+    }.items():
         yield name, lambda values=values: rendered(values).text
     paths = [*(ROOT / "deploy/manifests").glob("*.yaml"), *(ROOT / "deploy/ingress").glob("*.yaml")]
     for path in sorted(path for path in paths if not path.stem.endswith(".values")):

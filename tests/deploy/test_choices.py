@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 from rendering import CHART, CHOSEN, PLAIN, ROOT, TLS, Objects, refusal, rendered, run, template, tool
 
 # Settings that the chart makes itself, out of other values.
@@ -40,6 +41,7 @@ def test_everything_that_is_missing_is_told_at_once():
         ({"inferenceRouterHA": "yes"}, "at '/inferenceRouterHA': value must be one of"),
         ({"replicas": 0}, "at '/replicas': minimum: got 0, want 1"),
         ({"modelNamespaces": ["Models"]}, "at '/modelNamespaces/0': 'Models' does not match pattern"),
+        ({"modelNamespaces": ["models", "models"]}, "at '/modelNamespaces': items at 0 and 1 are equal"),
         ({"spreadOverNodes": "Hard"}, "at '/spreadOverNodes': value must be one of 'soft', 'hard'"),
     ],
 )
@@ -97,8 +99,6 @@ def test_every_default_value_is_in_the_schema_and_the_other_way_round():
         for key, inner in schema.get("properties", {}).items():
             yield f"{path}{key}"
             yield from keys(inner, f"{path}{key}.")
-
-    import yaml
 
     def defaults(values, path=""):
         for key, value in values.items():

@@ -122,7 +122,9 @@ def test_the_image_serves_and_drains_as_its_user(root, tmp_path):
     models = root / "models"
     models.mkdir()
     (models / "iris.json").write_text(
-        json.dumps({"apiVersion": "v1", "kind": "List", "items": [*manifests.deployment("iris", "blue", [free_port()])]})
+        json.dumps(
+            {"apiVersion": "v1", "kind": "List", "items": [*manifests.deployment("iris", "blue", [free_port()])]}
+        )
     )
     listen, admin = (f"127.0.0.1:{free_port()}" for _ in range(2))
     user = rendered(PLAIN).pod["spec"]["securityContext"]

@@ -39,9 +39,7 @@ def test_the_rules_are_valid():
 def test_each_alert_fires_where_it_should_and_is_quiet_beside_that():
     done = run(need("promtool", INSTALL), "test", "rules", UNIT_TESTS)
     assert done.returncode == 0, done.stdout + done.stderr
-    checks = [
-        check for test in yaml.safe_load(UNIT_TESTS.read_text())["tests"] for check in test["alert_rule_test"]
-    ]
+    checks = [check for test in yaml.safe_load(UNIT_TESTS.read_text())["tests"] for check in test["alert_rule_test"]]
     fires = {check["alertname"] for check in checks if check["exp_alerts"]}
     is_quiet = {check["alertname"] for check in checks if not check["exp_alerts"]}
     assert fires == is_quiet == set(alerts())
@@ -52,6 +50,16 @@ def test_alerts_and_panels_name_only_metrics_that_exist():
     expressions += [expression for _, them in panels() for expression in them]
     named = set().union(*map(metrics_of, expressions))
     assert named and not named - metrics_known()
+
+
+def test_the_panels_of_the_dashboard_do_not_lie_on_each_other():
+    found = json.loads(DASHBOARD.read_text())["panels"]
+    assert len({panel["id"] for panel in found}) == len(found)
+    taken = set()
+    for place in (panel["gridPos"] for panel in found):
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert place["x"] + place["w"] <= 24 and not cells & taken, place
+        taken |= cells
 
 
 def test_prometheus_takes_every_rule(prometheus):

@@ -8,7 +8,9 @@ from rendering import CHOSEN, NAMESPACE, PLAIN, TLS, rendered
 TYPES = {"clusterIP": "ClusterIP", "nodePort": "NodePort", "loadBalancer": "LoadBalancer"}
 
 
-@pytest.mark.parametrize("kind, is_ha, security", list(itertools.product(TYPES, [True, False], ["plain", "tls", "both"])))
+@pytest.mark.parametrize(
+    "kind, is_ha, security", list(itertools.product(TYPES, [True, False], ["plain", "tls", "both"]))
+)
 def test_service_type_availability_and_security_go_together_in_every_way(kind, is_ha, security):
     values = {**CHOSEN, "inferenceRouterServiceType": kind, "inferenceRouterHA": is_ha}
     values |= {"plain": {}, "tls": {"sslSecret": "certificate"}, "both": {"sslSecret": "certificate"}}[security]

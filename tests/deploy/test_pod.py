@@ -37,7 +37,9 @@ def test_the_last_known_good_world_lies_on_a_volume_that_outlives_the_container(
     (file,) = [argument for argument in objects.arguments if argument.startswith("--state-file=")]
     (mount,) = objects.container["volumeMounts"]
     assert file.removeprefix("--state-file=").startswith(mount["mountPath"] + "/")
-    assert objects.pod["spec"]["volumes"] == [{"name": mount["name"], "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}]
+    assert objects.pod["spec"]["volumes"] == [
+        {"name": mount["name"], "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}
+    ]
     without = rendered({**PLAIN, "stateFile": {"enabled": False}})
     assert "volumes" not in without.pod["spec"] and not any("--state-file" in one for one in without.arguments)
 

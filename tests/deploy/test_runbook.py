@@ -2,7 +2,7 @@
 
 import re
 
-from metrics import alerts
+from metrics import alerts, panels
 from rendering import ROOT
 
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()
@@ -11,7 +11,7 @@ RUNBOOK = (ROOT / "docs/runbook.md").read_text()
 def sections():
     """What the runbook says under each heading of the third level."""
     parts = re.split(r"^### (.+)$", RUNBOOK, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2]))
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def statuses():
@@ -49,7 +49,5 @@ def test_each_alert_says_what_and_how_grave():
 
 
 def test_panels_that_the_runbook_names_are_on_the_dashboard():
-    from metrics import panels
-
     named = {re.sub(r"\s+", " ", title) for title in re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", RUNBOOK)}
     assert named and not named - {title for title, _ in panels()}

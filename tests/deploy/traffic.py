@@ -102,7 +102,9 @@ class Crowd:
         self.is_over = threading.Event()
         self.end = time.monotonic() + SECONDS_MAX
         good = {"Authorization": f"Bearer {KEY}"}
-        plans = [("iris", good, BODY)] * 8 + [(name, good, BODY) for name in ["resets", "absent", "slow", "slow", "empty"]]
+        plans = [("iris", good, BODY)] * 8 + [
+            (name, good, BODY) for name in ["resets", "absent", "slow", "slow", "empty"]
+        ]
         # Refused before a body would be read: without one the connection can be used again in any case.
         plans += [("unknown", good, b""), ("iris", {"Authorization": "Bearer wrong"}, b"")]
         plans += [("iris", {**good, "azureml-model-deployment": "unknown"}, b"")]
