@@ -67,6 +67,7 @@ async fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
     // Without it small answers would wait for acknowledgements; where it cannot be set, the connection is dying.
     let _ = socket.set_nodelay(true);
     let link = Arc::new(Link::new(worker.clone(), peer));
+    let _last = Last(link.clone());
     let answering = link.clone();
     let service = service_fn(move |request| handle(answering.clone(), request));
     let connection = http1_builder(worker).serve_connection(Socket::new(socket, link.clone()), service);
@@ -96,6 +97,15 @@ async fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
     }
 }
 
+/// Settles what is owed when the connection is over, however it ends.
+struct Last(Arc<Link>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.settle_unsent();
+    }
+}
+
 async fn serve_http2(link: &Arc<Link>, socket: Socket, watch: &mut Watch) {
     link.set_http2();
     let answering = link.clone();
@@ -107,12 +117,9 @@ async fn serve_http2(link: &Arc<Link>, socket: Socket, watch: &mut Watch) {
     if matches!(end, End::Overdue(Doing::Idle)) {
         // The client is told before the connection goes, so that no request falls between.
         connection.as_mut().graceful_shutdown();
-        let _ = tokio::time::timeout(GOODBYE, connection).await;
+        let _ = tokio::time::timeout(link.worker.limits().goodbye_timeout, connection).await;
     }
 }
-
-/// How long an idle HTTP/2 client has to take notice of the end of its connection.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Ends a connection whose client took too long. One that was in the middle of a head is told so.
 async fn cut_off(link: &Arc<Link>, doing: Doing, mut socket: Socket) {
@@ -125,8 +132,8 @@ async fn cut_off(link: &Arc<Link>, doing: Doing, mut socket: Socket) {
     }
     record_unreadable(link, Outcome::RequestTooSlow, "the request head did not arrive in time".to_owned());
     if let Some(answer) = respond::unreadable(408, link.fault_id, link.worker.limits()) {
-        // A client that reads as slowly as it writes is not waited for.
-        let _ = tokio::time::timeout(Duration::from_millis(100), socket.send(&answer)).await;
+        // A client that reads as slowly as it writes is not waited for long.
+        let _ = tokio::time::timeout(link.worker.limits().goodbye_timeout, socket.send(&answer)).await;
     }
 }
 
