@@ -11,3 +11,4 @@ mod nearest;
 pub mod objects;
 pub mod publish;
 pub mod registry;
+pub mod state_file;

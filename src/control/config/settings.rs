@@ -10,6 +10,8 @@ use super::rows::{millis, number, switch};
 use super::setting::Slot;
 use super::{Config, Source};
 
+mod state;
+
 pub use super::setting::{Group, Setting};
 
 /// All of them, in the order of help and documentation.
@@ -20,6 +22,9 @@ pub const SETTINGS: &[Setting] = &[
     SOURCE,
     NAMESPACE,
     KUBECONFIG,
+    state::FILE,
+    state::MAX_AGE,
+    state::KEY_FILE,
     ACCESS_LOG,
     number!(
         "access-log-buffer-bytes",

@@ -87,15 +87,24 @@ func Once(plan Plan) Exchange {
 
 // Since gives the exchanges that are over and were sent after a moment.
 func (l *Load) Since(moment time.Time) []Exchange {
+	return l.only(func(exchange Exchange) bool { return exchange.Sent.After(moment) })
+}
+
+// Until gives the exchanges that were over before a moment.
+func (l *Load) Until(moment time.Time) []Exchange {
+	return l.only(func(exchange Exchange) bool { return exchange.Sent.Add(exchange.Took).Before(moment) })
+}
+
+func (l *Load) only(isMeant func(Exchange) bool) []Exchange {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
-	var later []Exchange
+	var some []Exchange
 	for _, exchange := range l.exchanges {
-		if exchange.Sent.After(moment) {
-			later = append(later, exchange)
+		if isMeant(exchange) {
+			some = append(some, exchange)
 		}
 	}
-	return later
+	return some
 }
 
 func (l *Load) send() {

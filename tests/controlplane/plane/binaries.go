@@ -62,6 +62,9 @@ func Binaries(version string, names ...string) (map[string]string, error) {
 	defer unlock()
 	var missing []string
 	for _, name := range names {
+		if packages[name] == "" {
+			return nil, fmt.Errorf("no program %q; there are: %s", name, strings.Join(Programs, ", "))
+		}
 		path := filepath.Join(cache, name)
 		if assets := os.Getenv("KUBEBUILDER_ASSETS"); assets != "" && isFile(filepath.Join(assets, name)) {
 			path = filepath.Join(assets, name)

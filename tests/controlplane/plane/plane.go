@@ -68,10 +68,7 @@ func Start(config Config) (*Plane, error) {
 		if err := p.StartEtcd(); err != nil {
 			return err
 		}
-		if err := p.StartAPI(); err != nil {
-			return err
-		}
-		return p.startManager()
+		return p.StartAPI()
 	}
 	if err := start(); err != nil {
 		return nil, errors.Join(err, p.Stop())
@@ -130,8 +127,19 @@ func (p *Plane) Compact() error {
 	})
 }
 
-// StartAPI starts the API server.
-func (p *Plane) StartAPI() (err error) {
+// StartAPI starts the API server, and the controllers anew if they had known another one: in a cluster they lose their
+// lease with it and end.
+func (p *Plane) StartAPI() error {
+	if err := p.startAPI(); err != nil {
+		return err
+	}
+	if p.manager != nil {
+		p.manager.Kill()
+	}
+	return p.startManager()
+}
+
+func (p *Plane) startAPI() (err error) {
 	arguments := []string{
 		"--etcd-servers=" + p.etcdURL(),
 		"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", p.ports.api),

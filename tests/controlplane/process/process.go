@@ -6,6 +6,7 @@ package process
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -109,6 +110,11 @@ func FreePort() (int, error) {
 	return listener.Addr().(*net.TCPAddr).Port, nil
 }
 
+// Final is an error after which it is no use to go on polling.
+type Final struct{ Err error }
+
+func (f Final) Error() string { return f.Err.Error() }
+
 // Until polls until the condition no longer gives an error; its last error is told when patience is at its end.
 func Until(patience time.Duration, what string, condition func() error) error {
 	deadline := time.Now().Add(patience)
@@ -116,6 +122,9 @@ func Until(patience time.Duration, what string, condition func() error) error {
 		err := condition()
 		if err == nil {
 			return nil
+		}
+		if errors.As(err, &Final{}) {
+			return fmt.Errorf("%s: %w", what, err)
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%s: not within %s: %w", what, patience, err)

@@ -26,6 +26,7 @@ var client = &http.Client{Timeout: 10 * time.Second}
 // Router is a running `scorefront serve`.
 type Router struct {
 	*process.Process
+	Addresses
 	// URL is for clients, AdminURL for operators.
 	URL, AdminURL string
 	accessLog     string
@@ -43,24 +44,30 @@ type Line struct {
 	Attempts   int
 }
 
-// Start runs a router with its files in a folder of its own. It may not be ready yet.
-func Start(binary, folder string, arguments ...string) (*Router, error) {
-	ports := [2]int{}
-	for i := range ports {
-		port, err := process.FreePort()
-		if err != nil {
-			return nil, err
-		}
-		ports[i] = port
+// Addresses are where a router listens.
+type Addresses struct{ Listen, Admin string }
+
+// FreeAddresses finds two that are free.
+func FreeAddresses() (Addresses, error) {
+	listen, err := process.FreePort()
+	if err != nil {
+		return Addresses{}, err
 	}
-	listen, admin := fmt.Sprintf("127.0.0.1:%d", ports[0]), fmt.Sprintf("127.0.0.1:%d", ports[1])
+	admin, err := process.FreePort()
+	return Addresses{fmt.Sprintf("127.0.0.1:%d", listen), fmt.Sprintf("127.0.0.1:%d", admin)}, err
+}
+
+// Start runs a router with its files in a folder of its own. It may not be ready yet.
+func Start(binary, folder string, at Addresses, arguments ...string) (*Router, error) {
 	log := filepath.Join(folder, "access.log")
-	arguments = append([]string{"serve", "--listen", listen, "--admin", admin, "--access-log", log, "--workers", "2"}, arguments...)
+	arguments = append([]string{
+		"serve", "--listen", at.Listen, "--admin", at.Admin, "--access-log", log, "--workers", "2",
+	}, arguments...)
 	running, err := process.Start(folder, "scorefront", binary, arguments...)
 	if err != nil {
 		return nil, err
 	}
-	return &Router{running, "http://" + listen, "http://" + admin, log}, nil
+	return &Router{running, at, "http://" + at.Listen, "http://" + at.Admin, log}, nil
 }
 
 // AwaitReady waits until it is ready.
@@ -68,7 +75,7 @@ func (r *Router) AwaitReady() error {
 	return process.Until(readyWithin, "the router is ready", func() error {
 		select {
 		case <-r.Ended():
-			return fmt.Errorf("it has ended; it printed:\n%s", r.Quote())
+			return process.Final{Err: fmt.Errorf("it has ended; it printed:\n%s", r.Quote())}
 		default:
 		}
 		_, err := r.page("/readyz")

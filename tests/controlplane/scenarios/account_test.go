@@ -56,9 +56,10 @@ func (s *stage) compare(exchanges []load.Exchange) error {
 	return nil
 }
 
-// unbroken ends a load of which no request may have failed.
+// unbroken ends a load of which no request may have failed. What was changed last has some time to do harm.
 func (s *stage) unbroken(running *load.Load) []load.Exchange {
 	s.Helper()
+	s.pass(500 * time.Millisecond)
 	exchanges := s.finish(running)
 	s.noneFailed(exchanges)
 	return exchanges

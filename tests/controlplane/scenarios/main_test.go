@@ -21,6 +21,7 @@ import (
 var (
 	version = flag.String("kubernetes", plane.Version, "the `version` of Kubernetes to run")
 	outage  = flag.Duration("outage", 10*time.Second, "how long the API server stays away")
+	scale   = flag.String("scale", "small", "the worlds to measure: small, or full for the large one too")
 	binary  = flag.String("scorefront", "", "the router to run (default target/debug/scorefront)")
 )
 
@@ -59,6 +60,10 @@ func run(m *testing.M) (code int, err error) {
 		return plane.Build(*version)
 	}
 	if err := network.Enter(prepare); err != nil {
+		return 1, err
+	}
+	// Nobody in front needs time to turn away, unless a test says so.
+	if err := os.Setenv("SCOREFRONT_DRAIN_GRACE_MS", "100"); err != nil {
 		return 1, err
 	}
 	folder, err := os.MkdirTemp("", "controlplane-")

@@ -121,9 +121,15 @@ func (s *stage) patchDeployment(deployment string, change map[string]any) {
 	s.Helper()
 	text, err := json.Marshal(change)
 	s.must(err)
+	s.must(s.tryPatch(deployment, text))
+}
+
+func (s *stage) tryPatch(deployment string, change []byte) error {
+	ctx, cancel := context.WithTimeout(s.ctx, soon)
+	defer cancel()
 	deployments := world.Client.AppsV1().Deployments(s.namespaces[0])
-	_, err = deployments.Patch(s.ctx, "iris-"+deployment, types.MergePatchType, text, metav1.PatchOptions{})
-	s.must(err)
+	_, err := deployments.Patch(ctx, "iris-"+deployment, types.MergePatchType, change, metav1.PatchOptions{})
+	return err
 }
 
 // annotate sets one annotation of the Service of a deployment.

@@ -21,7 +21,7 @@ func TestFirstDeploymentIsServedFromItsFirstAnswerOn(t *testing.T) {
 	s.serve(s.namespaces[0], "blue", 2)
 	s.awaitReplicas(soon, "blue", 2)
 	s.until(soon, "a first answer", func() error { return s.served(running, began) })
-	s.pass(time.Second)
+	s.pass(500 * time.Millisecond)
 	exchanges := s.finish(running)
 	slices.SortFunc(exchanges, func(a, b load.Exchange) int { return a.Sent.Compare(b.Sent) })
 	first := slices.IndexFunc(exchanges, func(e load.Exchange) bool { return e.Status == 200 })
@@ -120,20 +120,22 @@ func TestDeletingADeploymentHarmsNoOther(t *testing.T) {
 	s := newStage(t, 1)
 	s.keys(s.namespaces[0], primary, secondary)
 	s.serve(s.namespaces[0], "blue", 2, "traffic-percent", "100")
-	s.serve(s.namespaces[0], "green", 2, "traffic-percent", "0")
+	s.serve(s.namespaces[0], "green", 2, "traffic-percent", "0", "max-queue-wait-ms", "500")
 	s.awaitReplicas(soon, "blue", 2)
 	s.awaitReplicas(soon, "green", 2)
 	blue := s.load(100, primary)
-	green := s.load(50, primary, "azureml-model-deployment", "green")
+	toGreen := []string{"azureml-model-deployment", "green"}
+	green := s.load(50, primary, toGreen...)
 	s.spread(green, 2)
-	s.deleteService("green")
-	s.until(soon, "green is unknown", func() error { return s.answers(primary, 404, "azureml-model-deployment", "green") })
 	s.deleteDeployment("green")
 	s.awaitPods("green", 0)
+	s.until(soon, "green has no replica", func() error { return s.answers(primary, 503, toGreen...) })
+	s.deleteService("green")
+	s.until(soon, "green is unknown", func() error { return s.answers(primary, 404, toGreen...) })
 	s.unbroken(blue)
-	// Those that name it are served, or told: nothing is cut off.
+	// Those that name it are served, or told that no replica is ready, or no deployment there: nothing is cut off.
 	for _, exchange := range s.finish(green) {
-		if exchange.Status != 200 && exchange.Status != 404 {
+		if !slices.Contains([]int{200, 503, 404}, exchange.Status) {
 			t.Errorf("to the deleted deployment:\n%s", s.describe([]load.Exchange{exchange}))
 		}
 	}

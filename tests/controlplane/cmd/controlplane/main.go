@@ -14,10 +14,11 @@ import (
 	"scorefront.dev/controlplane/plane"
 )
 
-const usage = `usage: controlplane build [--version V]
+const usage = `usage: controlplane build [--version V] [PROGRAM…]
        controlplane up --dir D [--version V] [--pod-security restricted|baseline|privileged]
 
-build: builds what is not in target/controlplane/V yet, and prints the path of each program.
+build: builds what is not in target/controlplane/V yet, and prints the path of each program: etcd, kube-apiserver,
+       kube-controller-manager and kubectl, or those that are named.
 up:    starts etcd, kube-apiserver and kube-controller-manager with their data and logs in D, prints the path of an
        admin kubeconfig when all are at work, and ends them on SIGTERM, SIGINT, or the end of standard input.
 `
@@ -44,7 +45,7 @@ func run(arguments []string) error {
 	}
 	switch {
 	case arguments[0] == "build":
-		return build(config.Version)
+		return build(config.Version, flags.Args())
 	case arguments[0] == "up" && config.Folder != "":
 		return up(config)
 	default:
@@ -52,8 +53,11 @@ func run(arguments []string) error {
 	}
 }
 
-func build(version string) error {
-	binaries, err := plane.Binaries(version, plane.Programs...)
+func build(version string, programs []string) error {
+	if len(programs) == 0 {
+		programs = plane.Programs
+	}
+	binaries, err := plane.Binaries(version, programs...)
 	for _, path := range binaries {
 		fmt.Println(path)
 	}
