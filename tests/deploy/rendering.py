@@ -16,8 +16,6 @@ NAMESPACE = "azureml"
 CHOSEN = {"image": {"repository": "registry.example/scorefront"}, "modelNamespaces": ["models"]}
 PLAIN = {**CHOSEN, "allowInsecureConnections": True}
 TLS = {**CHOSEN, "sslSecret": "certificate"}
-# With what the router can do so far.
-AS_BUILT = {**PLAIN, "stateFile": {"enabled": False}}
 
 
 def tool(name):

@@ -9,7 +9,7 @@ import json
 import pytest
 import requests
 from cluster import Cluster, PodProcess
-from rendering import AS_BUILT, NAMESPACE, PLAIN, ROOT, TLS, rendered
+from rendering import NAMESPACE, PLAIN, ROOT, TLS, rendered
 from support.process import eventually
 
 EVERYTHING = {
@@ -175,7 +175,7 @@ def router(cluster, tmp_path):
     started = []
 
     def start():
-        started.append(PodProcess(cluster, rendered(AS_BUILT).arguments, tmp_path))
+        started.append(PodProcess(cluster, rendered(PLAIN).arguments, tmp_path))
         return started[0]
 
     yield start

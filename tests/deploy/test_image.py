@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from cluster import Cluster, PodProcess
-from rendering import AS_BUILT, NAMESPACE, PLAIN, ROOT, rendered, run
+from rendering import NAMESPACE, PLAIN, ROOT, rendered, run
 from support import manifests
 from support.process import Process, answers, eventually, free_port
 
@@ -100,16 +100,25 @@ def test_the_image_tells_its_version(buildah, container):
     assert told.startswith("scorefront ") and "commit unknown" not in told
 
 
-def test_the_image_reaches_an_api_server_with_nothing_but_what_a_pod_has(root, tmp_path):
+def test_the_image_needs_nothing_but_what_a_pod_has_and_starts_again_without_the_api_server(root, tmp_path):
     cluster = Cluster(tmp_path)
     try:
         for namespace in [NAMESPACE, "models"]:
             cluster.kubectl("create", "namespace", namespace)
         cluster.install(PLAIN)
         cluster.kubectl("apply", "--filename", ROOT / "deploy/sample/model.yaml")
-        router = PodProcess(cluster, rendered(AS_BUILT).arguments, tmp_path, root)
+        router = PodProcess(cluster, rendered(PLAIN).arguments, tmp_path, root)
         try:
             router.process.wait_until_ready(f"{router.admin_url}/readyz")
+            (endpoint,) = router.page("/debug/snapshot").json()["endpoints"]
+            assert (endpoint["name"], endpoint["keys"]) == ("iris", 2)
+            # The volume of the pod is writable for everybody, and the file is for the router alone.
+            saved = root / "var/lib/scorefront/world.json"
+            eventually(saved.exists, router.process.printed, 20)
+            cluster.stop()
+            router.restart()
+            router.process.wait_until_ready(f"{router.admin_url}/readyz")
+            assert "restored" in router.page("/readyz").text
             (endpoint,) = router.page("/debug/snapshot").json()["endpoints"]
             assert (endpoint["name"], endpoint["keys"]) == ("iris", 2)
         finally:
