@@ -20,7 +20,10 @@ def prometheus(tmp_path_factory):
     world = World()
     started = [world]
     try:
-        router = Router(folder, world.objects)
+        # Settings beside those that a router of the peers' tests has.
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("SCOREFRONT_STATE_FILE", str(folder / "world.json"))
+            router = Router(folder, world.objects)
         started.insert(0, router.process)
         running = Prometheus(folder, router.admin_url.removeprefix("http://"))
         started.insert(0, running.process)
