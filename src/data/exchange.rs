@@ -208,6 +208,11 @@ async fn score(
     let worker = &link.worker;
     let limits = worker.limits();
     if headers::content_length(&parts.headers).is_some_and(|length| length > limits.body_bytes_max) {
+        if link.is_http2() {
+            discard(body);
+        } else {
+            link.set_unread();
+        }
         let message = format!("The request body is over max-body-bytes ({}).", limits.body_bytes_max);
         return Err(Refused::new(Outcome::BodyTooLarge, message).closing());
     }
