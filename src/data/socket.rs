@@ -17,10 +17,10 @@ use bytes::{Buf, Bytes};
 use http::HeaderValue;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use super::respond;
+use super::tls::{Secured, Transport};
 use super::worker::Worker;
 
 /// What a connection is doing.
@@ -46,6 +46,8 @@ pub(crate) struct Link {
     pub(crate) ip: HeaderValue,
     /// Whether the peer is a trusted proxy.
     pub(crate) trusted: bool,
+    /// What the TLS handshake came to, where there was one.
+    pub(crate) tls: Option<Secured>,
     /// The id for a request that could not be read, of which there is at most one.
     pub(crate) fault_id: Uuid,
     doing: AtomicU8,
@@ -71,6 +73,7 @@ impl Link {
         Self {
             trusted: worker.limits().trusts(peer.ip()),
             peer,
+            tls: None,
             // An address is always a valid value.
             ip: HeaderValue::from_str(&peer.ip().to_canonical().to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
@@ -84,6 +87,12 @@ impl Link {
             is_http2: AtomicBool::new(false),
             worker,
         }
+    }
+
+    /// The same for a connection with TLS.
+    pub(crate) fn over(mut self, tls: Option<Secured>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// An exchange began.
@@ -136,7 +145,9 @@ impl Link {
     /// It speaks HTTP/2: bytes between requests are frames, not heads.
     pub(crate) fn set_http2(&self) {
         self.is_http2.store(true, Ordering::Relaxed);
-        self.enter(Doing::Idle, Instant::now());
+        if self.doing().0 != Doing::Fresh {
+            self.enter(Doing::Idle, Instant::now());
+        }
     }
 
     pub(crate) fn is_http2(&self) -> bool {
@@ -152,8 +163,16 @@ impl Link {
     fn read(&self) {
         match self.doing() {
             (Doing::Idle, _) if !self.is_http2() => self.enter(Doing::Head, Instant::now()),
+            (Doing::Fresh, _) if self.is_http2() => self.enter(Doing::Idle, Instant::now()),
             (Doing::Fresh, _) => self.doing.store(Doing::Head as u8, Ordering::Relaxed),
             (Doing::Idle | Doing::Head | Doing::Exchange, _) => {}
+        }
+    }
+
+    fn note<T>(&self, written: &Poll<io::Result<T>>) {
+        match written {
+            Poll::Ready(_) => self.wrote(),
+            Poll::Pending => self.could_not_write(),
         }
     }
 
@@ -173,7 +192,7 @@ impl Link {
 /// See the head of the file.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    io: TokioIo<TcpStream>,
+    io: TokioIo<Transport>,
     link: Arc<Link>,
     /// Read before anything else: what another protocol had read too much.
     pushback: Bytes,
@@ -196,7 +215,7 @@ struct Substitute {
 }
 
 impl Socket {
-    pub(crate) fn new(io: TcpStream, link: Arc<Link>) -> Self {
+    pub(crate) fn new(io: Transport, link: Arc<Link>) -> Self {
         Self { io: TokioIo::new(io), link, pushback: Bytes::new(), substitute: None, is_clean: true }
     }
 
@@ -209,15 +228,17 @@ impl Socket {
     /// Makes the coming close a reset, so that nobody takes a truncated answer for a whole one.
     pub(crate) fn reset_on_close(&self) {
         // Best effort: where the option cannot be set, the missing end of the body still tells.
-        let _ = socket2::SockRef::from(self.io.inner()).set_linger(Some(Duration::ZERO));
+        let _ = socket2::SockRef::from(self.io.inner().socket()).set_linger(Some(Duration::ZERO));
     }
 
     /// Says that nothing more will come, then reads what the client still sends and throws it away, for as long as it
     /// keeps sending and `LINGER` is not over: a socket that is closed with bytes unread resets the connection, and the
     /// client may never see the answer that it was given.
     pub(crate) async fn linger(mut self) {
-        let _ = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await;
-        let socket = self.io.into_inner();
+        let goodbye = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx));
+        let _ = tokio::time::timeout(LINGER_SILENCE, goodbye).await;
+        // With TLS too it is bytes that are thrown away: what they mean does not matter.
+        let socket = self.io.into_inner().into_socket();
         let mut waste = vec![0; 16 << 10];
         let discard = async {
             loop {
@@ -241,7 +262,7 @@ impl Socket {
             let n = poll_fn(|cx| Pin::new(&mut self.io).poll_write(cx, bytes)).await?;
             bytes = bytes.get(n..).filter(|_| n > 0).ok_or(io::ErrorKind::WriteZero)?;
         }
-        Ok(())
+        poll_fn(|cx| Pin::new(&mut self.io).poll_flush(cx)).await
     }
 
     fn poll_substitute(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -278,10 +299,7 @@ impl Socket {
 
     fn note<T>(&mut self, written: &Poll<io::Result<T>>) {
         self.is_clean = false;
-        match written {
-            Poll::Ready(_) => self.link.wrote(),
-            Poll::Pending => self.link.could_not_write(),
-        }
+        self.link.note(written);
     }
 }
 
@@ -319,13 +337,19 @@ impl Write for Socket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let flushed = ready!(Pin::new(&mut this.io).poll_flush(cx));
+        // With TLS, what was written may still be waiting for the client.
+        let flushed = Pin::new(&mut this.io).poll_flush(cx);
+        this.link.note(&flushed);
+        let flushed = ready!(flushed);
         this.is_clean = this.link.exchanges.load(Ordering::Relaxed) == 0;
         Poll::Ready(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        let shut = Pin::new(&mut this.io).poll_shutdown(cx);
+        this.link.note(&shut);
+        shut
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -13,3 +13,4 @@ mod retry;
 mod routing;
 mod slow_readers;
 mod streaming;
+mod tls;
