@@ -13,6 +13,7 @@ pub(crate) mod exchange;
 pub(crate) mod forward;
 pub(crate) mod headers;
 pub(crate) mod ledger;
+pub(crate) mod linger;
 pub mod listen;
 pub(crate) mod mirror;
 pub(crate) mod paced;

@@ -22,6 +22,7 @@ mod command;
 mod cores;
 mod file;
 mod layers;
+mod rows;
 mod setting;
 pub mod settings;
 mod tls;

@@ -32,7 +32,8 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// Number of request headers.
     pub headers_max: usize,
-    /// Time to the whole head, from its first byte (from the connect for the first request).
+    /// Time to the whole head, from its first byte (from the connect for the first request); and from an answer 101 to
+    /// both sides having changed protocols.
     pub head_timeout: Duration,
     /// Time between two requests of a client connection. Longer than ingress controllers keep theirs (60 s), so that
     /// it is never the router that closes a connection on which a request is under way.
@@ -63,8 +64,15 @@ pub struct Limits {
     pub upstream_idle: Duration,
     /// Idle connections that one worker keeps to one replica.
     pub upstream_idle_max: usize,
+    /// How long a client whose request was refused may go on sending what nobody reads any more. It may be silent for
+    /// a fifth of that.
+    pub linger_timeout: Duration,
+    /// How long a client has to take the router's last word on a connection that is about to be closed.
+    pub goodbye_timeout: Duration,
     /// Longest silence of an upgraded connection (WebSocket) in both directions.
     pub tunnel_idle: Duration,
+    /// Where slots are unlimited: abandoned requests of one replica whose answers are waited for, with `on-abandon: wait`.
+    pub abandoned_max: usize,
     /// Copies of mirrored requests under way at a time, over all workers.
     pub mirrors_max: usize,
     /// Body of a mirrored request, in bytes; longer ones are not copied.
@@ -97,7 +105,10 @@ impl Default for Limits {
             attempts_max: 3,
             upstream_idle: Duration::from_secs(4),
             upstream_idle_max: 128,
+            linger_timeout: Duration::from_secs(5),
+            goodbye_timeout: Duration::from_secs(1),
             tunnel_idle: Duration::from_secs(300),
+            abandoned_max: 1000,
             mirrors_max: 64,
             mirror_bytes_max: 1 << 20,
             server_timing: true,

@@ -73,6 +73,10 @@ pub struct ConnectionCounts {
     pub accepted: Counter,
     /// Turned away at the limit.
     pub refused: Counter,
+    /// Clients whose refused requests are read over now.
+    pub lingering: AtomicUsize,
+    /// Those that were cut off because it took too long.
+    pub lingering_cut: Counter,
     /// Failed accepts.
     pub accept_errors: Counter,
     /// Connections to replicas opened so far.

@@ -76,7 +76,10 @@ async fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr, tls: O
         },
     };
     let is_http2 = secured.as_ref().is_some_and(|secured| secured.is_http2);
-    let link = Arc::new(Link::new(worker.clone(), peer).over(secured));
+    let mut link = Link::new(worker.clone(), peer);
+    link.tls = secured;
+    let link = Arc::new(link);
+    let _last = Last(link.clone());
     let (socket, mut watch) = (Socket::new(transport, link.clone()), Watch::new(link.clone()));
     if is_http2 {
         return serve_http2(&link, socket, &mut watch).await;
@@ -108,6 +111,15 @@ async fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr, tls: O
     }
 }
 
+/// Settles what is owed when the connection is over, however it ends.
+struct Last(Arc<Link>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.settle_unsent();
+    }
+}
+
 async fn serve_http2(link: &Arc<Link>, socket: Socket, watch: &mut Watch) {
     link.set_http2();
     let answering = link.clone();
@@ -119,12 +131,9 @@ async fn serve_http2(link: &Arc<Link>, socket: Socket, watch: &mut Watch) {
     if matches!(end, End::Overdue(Doing::Idle)) {
         // The client is told before the connection goes, so that no request falls between.
         connection.as_mut().graceful_shutdown();
-        let _ = tokio::time::timeout(GOODBYE, connection).await;
+        let _ = tokio::time::timeout(link.worker.limits().goodbye_timeout, connection).await;
     }
 }
-
-/// How long an idle HTTP/2 client has to take notice of the end of its connection.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Ends a connection whose client took too long. One that was in the middle of a head is told so.
 async fn cut_off(link: &Arc<Link>, doing: Doing, mut socket: Socket) {
@@ -137,8 +146,8 @@ async fn cut_off(link: &Arc<Link>, doing: Doing, mut socket: Socket) {
     }
     record_unreadable(link, Outcome::RequestTooSlow, "the request head did not arrive in time".to_owned());
     if let Some(answer) = respond::unreadable(408, link.fault_id, link.worker.limits()) {
-        // A client that reads as slowly as it writes is not waited for.
-        let _ = tokio::time::timeout(Duration::from_millis(100), socket.send(&answer)).await;
+        // A client that reads as slowly as it writes is not waited for long.
+        let _ = tokio::time::timeout(link.worker.limits().goodbye_timeout, socket.send(&answer)).await;
     }
 }
 

@@ -1,4 +1,5 @@
-//! A byte stream that counts what is read from it.
+//! A byte stream that counts what is read from it, and that gives way before it shuts down: what the last bytes read
+//! have set going (the client's answer) is done first, for a shutdown costs system calls and wakes the other side.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,12 +14,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(crate) struct Counted<T> {
     io: T,
     read: Arc<AtomicU64>,
+    has_yielded: bool,
 }
 
 impl<T> Counted<T> {
     /// Counts in bytes, from here on.
     pub(crate) fn new(io: T, read: Arc<AtomicU64>) -> Self {
-        Self { io, read }
+        Self { io, read, has_yielded: false }
     }
 }
 
@@ -41,6 +43,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !std::mem::replace(&mut self.has_yielded, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 

@@ -66,7 +66,7 @@ pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>, mut le
         Ok(routed) => routed,
         Err(mut refused) => {
             if !body.is_end_stream() && link.is_http2() {
-                discard(body);
+                discard(link.worker.clone(), body);
             } else if !body.is_end_stream() {
                 link.set_unread();
                 refused.close |= headers::content_length(&parts.headers).is_none_or(|length| length > DISCARD_MAX);
@@ -217,7 +217,7 @@ async fn score(
     let limits = worker.limits();
     if headers::content_length(&parts.headers).is_some_and(|length| length > limits.body_bytes_max) {
         if link.is_http2() {
-            discard(body);
+            discard(worker.clone(), body);
         } else {
             link.set_unread();
         }

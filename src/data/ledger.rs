@@ -1,8 +1,9 @@
 //! The record of an exchange, handed in exactly once.
 //!
-//! Owner: the exchange at first, then the body of its answer. Whoever holds it when it is dropped has decided how the
-//! exchange ended: finished, broken off, panicked, or simply dropped because the client went away. Dropping it counts
-//! the metrics and writes the log line.
+//! Owner: the exchange at first, then the body of its answer, and from the body's end until the answer is out the
+//! client's connection. Whoever holds it when it is dropped has decided how the exchange ended: finished, broken off,
+//! panicked, or simply dropped because the client went away. Dropping it counts the metrics and writes the log line.
+//! The connection keeps it so that this is done after the answer went out, not before.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,13 +42,22 @@ impl Ledger {
         self.link.set_broken();
     }
 
+    /// The body of the answer is over. What remains to be done waits until the answer is out.
+    fn close(mut self) {
+        if std::thread::panicking() || self.link.is_http2() {
+            return;
+        }
+        self.take_over_upload();
+        self.link.clone().owe(self);
+    }
+
     fn take_over_upload(&mut self) {
         if let Some(upload) = self.upload.take() {
             let progress = upload.progress();
             self.record.request_bytes = progress.bytes;
             self.record.received = progress.ended;
             match upload.cut() {
-                Some(rest) if self.link.is_http2() => discard(rest),
+                Some(rest) if self.link.is_http2() => discard(self.link.worker.clone(), rest),
                 Some(_) => self.link.set_unread(),
                 None => {}
             }
@@ -77,6 +87,36 @@ impl Ledger {
             shard.upstream.observe(micros(upstream));
             shard.overhead.observe(micros(overhead));
             shard.answer_size.observe(record.answer_bytes);
+        }
+    }
+}
+
+/// The ledger of an answer under way. Dropping it closes the ledger.
+#[derive(Debug)]
+pub(crate) struct Open(Option<Ledger>);
+
+impl Open {
+    pub(crate) fn new(ledger: Ledger) -> Self {
+        Self(Some(ledger))
+    }
+
+    /// Nothing to record: that has been done.
+    pub(crate) fn nothing() -> Self {
+        Self(None)
+    }
+
+    /// Changes what is recorded.
+    pub(crate) fn note(&mut self, change: impl FnOnce(&mut Ledger)) {
+        if let Some(ledger) = &mut self.0 {
+            change(ledger);
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(ledger) = self.0.take() {
+            ledger.close();
         }
     }
 }
@@ -121,30 +161,97 @@ mod tests {
     use crate::data::worker::{Phase, Shared, Worker};
     use crate::ops::access_log::{AccessLog, LogTarget};
 
+    /// One client connection of a router of its own.
+    struct Bench {
+        directory: tempfile::TempDir,
+        log: AccessLog,
+        vitals: Arc<Vitals>,
+        link: Arc<Link>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let target = LogTarget::File(directory.path().join("access.log"));
+            let vitals = Arc::new(Vitals::new(1, Instant::now()));
+            let log = AccessLog::start(&target, 1, 1 << 20, vitals.clone()).unwrap();
+            let shared = Shared {
+                snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+                limits: Arc::new(Limits::default()),
+                vitals: vitals.clone(),
+                phase: watch::channel(Phase::Running).1,
+            };
+            let worker = Arc::new(Worker::new(0, shared, log.worker(0), 1));
+            Self { directory, log, vitals, link: Arc::new(Link::new(worker, ([127, 0, 0, 1], 1).into())) }
+        }
+
+        fn ledger(&self) -> Ledger {
+            let id = http::HeaderValue::from_static("the-id");
+            let record = Record::new(Instant::now(), SystemTime::now(), [127, 0, 0, 1].into(), id);
+            Ledger::new(record, self.link.clone())
+        }
+
+        fn lines(&self) -> Vec<String> {
+            assert!(self.log.flush(crate::testing::PATIENCE));
+            let text = std::fs::read_to_string(self.directory.path().join("access.log")).unwrap();
+            text.lines().map(str::to_owned).collect()
+        }
+    }
+
     #[test]
     fn an_exchange_that_panics_is_recorded_once_as_the_routers_fault() {
-        let directory = tempfile::tempdir().unwrap();
-        let target = LogTarget::File(directory.path().join("access.log"));
-        let vitals = Arc::new(Vitals::new(1, Instant::now()));
-        let log = AccessLog::start(&target, 1, 1 << 20, vitals.clone()).unwrap();
-        let shared = Shared {
-            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
-            limits: Arc::new(Limits::default()),
-            vitals: vitals.clone(),
-            phase: watch::channel(Phase::Running).1,
-        };
-        let worker = Arc::new(Worker::new(0, shared, log.worker(0), 1));
-        let link = Arc::new(Link::new(worker, ([127, 0, 0, 1], 1).into()));
-        let id = http::HeaderValue::from_static("the-id");
+        let bench = Bench::new();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let _ledger = Ledger::new(Record::new(Instant::now(), SystemTime::now(), [127, 0, 0, 1].into(), id), link);
+            let _ledger = bench.ledger();
             panic!("a bug");
         }));
         assert!(outcome.is_err());
-        assert_eq!(vitals.refusals.read(Outcome::Internal), 1);
-        assert!(log.flush(crate::testing::PATIENCE));
-        let text = std::fs::read_to_string(directory.path().join("access.log")).unwrap();
-        assert_eq!(text.lines().count(), 1);
-        assert!(text.contains("\"the-id\"") && text.contains("\"internal\"") && text.contains("panicked"), "{text}");
+        assert_eq!(bench.vitals.refusals.read(Outcome::Internal), 1);
+        let [line] = &bench.lines()[..] else { panic!("one line") };
+        assert!(line.contains("\"the-id\"") && line.contains("\"internal\"") && line.contains("panicked"), "{line}");
+    }
+
+    #[test]
+    fn a_panic_while_the_answer_is_written_is_recorded_once() {
+        let bench = Bench::new();
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let _open = Open::new(bench.ledger());
+            panic!("a bug");
+        }));
+        assert!(outcome.is_err());
+        bench.link.settle_unsent();
+        let [line] = &bench.lines()[..] else { panic!("one line") };
+        assert!(line.contains("\"internal\""), "{line}");
+    }
+
+    #[test]
+    fn an_answer_is_recorded_when_it_is_out_and_otherwise_as_one_that_the_client_did_not_get() {
+        let bench = Bench::new();
+        for is_out in [true, false] {
+            let mut open = Open::new(bench.ledger());
+            open.note(|ledger| ledger.conclude(Outcome::Served));
+            let before = bench.lines().len();
+            drop(open);
+            assert_eq!(bench.lines().len(), before, "not before it is out");
+            if is_out {
+                bench.link.settle()
+            } else {
+                bench.link.settle_unsent()
+            }
+            bench.link.settle_unsent();
+            assert_eq!(bench.lines().len(), before + 1);
+        }
+        let lines = bench.lines();
+        assert!(lines[0].contains("\"served\""), "{lines:?}");
+        assert!(lines[1].contains("\"client_gone\"") && lines[1].contains("before the end of the answer"), "{lines:?}");
+    }
+
+    #[test]
+    fn of_two_answers_that_go_out_together_both_are_recorded() {
+        let bench = Bench::new();
+        drop(Open::new(bench.ledger()));
+        drop(Open::new(bench.ledger()));
+        bench.link.settle();
+        assert_eq!(bench.lines().len(), 2);
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use uuid::Uuid;
 
@@ -98,6 +98,7 @@ pub async fn accept(listener: Listener, workers: Workers, mut phase: watch::Rece
     let Some((first, _)) = workers.0.first().cloned() else { return Ok(()) };
     let (counts, limits) = (&first.shared.vitals.connections, first.limits());
     let (tls, listener) = (listener.tls, TcpListener::from_std(listener.socket)?);
+    let turned_away = Arc::new(Semaphore::new(limits.connections_max / 10 + 1));
     let mut pause = *PAUSE.start();
     loop {
         let accepted = tokio::select! {
@@ -112,8 +113,15 @@ pub async fn accept(listener: Listener, workers: Workers, mut phase: watch::Rece
                     counts.refused.bump();
                     first.shared.vitals.refusals.bump(first.index, Outcome::Overloaded);
                     // With TLS it would take a handshake to say so.
-                    if tls.is_none() {
-                        tokio::spawn(turn_away(socket, headers::make_id(&mut first.dice())));
+                    if tls.is_none()
+                        && let Ok(place) = turned_away.clone().try_acquire_owned()
+                    {
+                        let id = headers::make_id(&mut first.dice());
+                        let told = turn_away(socket, id, limits.goodbye_timeout);
+                        tokio::spawn(async move {
+                            told.await;
+                            drop(place);
+                        });
                     }
                 } else {
                     workers.give(socket, peer, tls.clone());
@@ -137,7 +145,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 }
 
 /// Tells a client over the limit why it is not served. One that does not take the answer at once is closed all the same.
-async fn turn_away(mut socket: TcpStream, id: Uuid) {
+async fn turn_away(mut socket: TcpStream, id: Uuid, patience: Duration) {
     let told = async {
         socket.write_all(&respond::overloaded(id)).await?;
         socket.shutdown().await?;
@@ -146,11 +154,8 @@ async fn turn_away(mut socket: TcpStream, id: Uuid) {
         while socket.read(&mut waste).await? > 0 {}
         io::Result::Ok(())
     };
-    let _ = tokio::time::timeout(TURN_AWAY, told).await;
+    let _ = tokio::time::timeout(patience, told).await;
 }
-
-/// How long a client over the limit has to take its answer.
-const TURN_AWAY: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
@@ -161,7 +166,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (socket, _) = listener.accept().await.unwrap();
-        tokio::spawn(turn_away(socket, Uuid::nil()));
+        tokio::spawn(turn_away(socket, Uuid::nil(), crate::testing::PATIENCE));
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();

@@ -24,9 +24,6 @@ use crate::core::snapshot::{Deployment, Replica};
 /// An abandoned slot is given back after this many request time-outs at the latest.
 const ABANDONED_MAX: u32 = 10;
 
-/// Where slots are unlimited, at most so many connections of one replica wait for abandoned answers; others are closed.
-const ABANDONED_TASKS_MAX: usize = 1000;
-
 /// One slot of one replica; dropping it gives it back, to the head of the line if anybody waits.
 #[derive(Debug)]
 pub(crate) struct Lease {
@@ -92,7 +89,7 @@ impl Busy {
     fn abandon(self, work: impl Future<Output = ()> + Send + 'static) {
         let settings = &self.lease.deployment.settings;
         self.lease.deployment.state.shard(self.worker.index).abandoned.bump();
-        let too_many = self.lease.replica.state.abandoned() >= ABANDONED_TASKS_MAX;
+        let too_many = self.lease.replica.state.abandoned() >= self.worker.limits().abandoned_max;
         if settings.on_abandon == OnAbandon::Close || too_many {
             return;
         }

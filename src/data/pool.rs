@@ -105,8 +105,11 @@ pub(crate) async fn connect(address: SocketAddr) -> std::io::Result<Connector> {
         .await
         .map_err(std::io::Error::other)?;
     tokio::spawn(async move {
+        let mut connection = std::pin::pin!(connection.with_upgrades());
         // What went wrong is told to whoever waits for the answer.
-        let _ = connection.with_upgrades().await;
+        let _ = connection.as_mut().await;
+        // The close gives way too.
+        tokio::task::yield_now().await;
     });
     Ok(Connector { sender, address, reused: false, read })
 }

@@ -17,11 +17,16 @@ use bytes::{Buf, Bytes};
 use http::HeaderValue;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead as _, ReadBuf};
 use uuid::Uuid;
 
+use super::ledger::Ledger;
+use super::linger::read_over;
 use super::respond;
 use super::tls::{Secured, Transport};
 use super::worker::Worker;
+use crate::core::outcome::Outcome;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +68,10 @@ pub(crate) struct Link {
     unread: AtomicBool,
     /// Whether the connection has turned out to speak HTTP/2.
     is_http2: AtomicBool,
+    /// Whether there is a ledger below.
+    owes: AtomicBool,
+    /// The ledger of an answer that is not quite out.
+    owed: Mutex<Option<Ledger>>,
 }
 
 impl Link {
@@ -85,14 +94,10 @@ impl Link {
             broken: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
+            owes: AtomicBool::new(false),
+            owed: Mutex::new(None),
             worker,
         }
-    }
-
-    /// The same for a connection with TLS.
-    pub(crate) fn over(mut self, tls: Option<Secured>) -> Self {
-        self.tls = tls;
-        self
     }
 
     /// An exchange began.
@@ -106,6 +111,34 @@ impl Link {
         if self.exchanges.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.enter(Doing::Idle, now);
         }
+    }
+
+    /// Keeps the ledger of an answer until its last bytes are out.
+    pub(crate) fn owe(&self, ledger: Ledger) {
+        self.owes.store(true, Ordering::Relaxed);
+        let earlier = self.owed.lock().replace(ledger);
+        drop(earlier);
+    }
+
+    /// Everything written so far is out.
+    pub(crate) fn settle(&self) {
+        if self.owes.load(Ordering::Relaxed) {
+            drop(self.take_owed());
+        }
+    }
+
+    /// Nothing more will be written.
+    pub(crate) fn settle_unsent(&self) {
+        let Some(mut ledger) = self.take_owed() else { return };
+        if ledger.record.outcome == Outcome::Served {
+            ledger.conclude(Outcome::ClientGone);
+            ledger.record.detail = Some("the connection ended before the end of the answer was out".into());
+        }
+    }
+
+    fn take_owed(&self) -> Option<Ledger> {
+        self.owes.store(false, Ordering::Relaxed);
+        self.owed.lock().take()
     }
 
     /// What it is doing, and since when.
@@ -201,11 +234,6 @@ pub(crate) struct Socket {
     is_clean: bool,
 }
 
-/// How long a client that was refused may go on sending.
-const LINGER: Duration = Duration::from_secs(5);
-/// How long it may be silent meanwhile.
-const LINGER_SILENCE: Duration = Duration::from_secs(1);
-
 /// An answer of hyper's that is being replaced.
 #[derive(Debug)]
 struct Substitute {
@@ -231,29 +259,21 @@ impl Socket {
         let _ = socket2::SockRef::from(self.io.inner().socket()).set_linger(Some(Duration::ZERO));
     }
 
-    /// Says that nothing more will come, then reads what the client still sends and throws it away, for as long as it
-    /// keeps sending and `LINGER` is not over: a socket that is closed with bytes unread resets the connection, and the
-    /// client may never see the answer that it was given.
+    /// Says that nothing more will come, then reads over what the client still sends: a socket that is closed with bytes
+    /// unread resets the connection.
     pub(crate) async fn linger(mut self) {
+        let patience = self.link.worker.limits().goodbye_timeout;
         let goodbye = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx));
-        let _ = tokio::time::timeout(LINGER_SILENCE, goodbye).await;
+        let _ = tokio::time::timeout(patience, goodbye).await;
         // With TLS too it is bytes that are thrown away: what they mean does not matter.
-        let socket = self.io.into_inner().into_socket();
+        let mut socket = self.io.into_inner().into_socket();
         let mut waste = vec![0; 16 << 10];
-        let discard = async {
-            loop {
-                let read = async {
-                    socket.readable().await?;
-                    socket.try_read(&mut waste)
-                };
-                match tokio::time::timeout(LINGER_SILENCE, read).await {
-                    Ok(Ok(1..)) => {}
-                    Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Ok(_) | Err(_) => return,
-                }
-            }
-        };
-        let _ = tokio::time::timeout(LINGER, discard).await;
+        read_over(&self.link.worker, |cx| {
+            let mut waste = ReadBuf::new(&mut waste);
+            let read = Pin::new(&mut socket).poll_read(cx, &mut waste);
+            read.map(|read| read.is_ok() && !waste.filled().is_empty())
+        })
+        .await;
     }
 
     /// Writes all of `bytes`.
@@ -341,6 +361,7 @@ impl Write for Socket {
         let flushed = Pin::new(&mut this.io).poll_flush(cx);
         this.link.note(&flushed);
         let flushed = ready!(flushed);
+        this.link.settle();
         this.is_clean = this.link.exchanges.load(Ordering::Relaxed) == 0;
         Poll::Ready(flushed)
     }

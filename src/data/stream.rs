@@ -15,7 +15,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep_until};
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Open};
 use super::pending::Busy;
 use super::pool::Connector;
 use crate::core::outcome::Outcome;
@@ -27,7 +27,7 @@ pub(crate) struct AnswerBody(Kind);
 #[derive(Debug)]
 enum Kind {
     /// Made by the router.
-    Local { bytes: Bytes, ledger: Option<Ledger> },
+    Local { bytes: Bytes, ledger: Open },
     /// Coming from a replica.
     Replica(Box<Passing>),
 }
@@ -41,7 +41,7 @@ pub(crate) struct Passing {
     pub(crate) busy: Option<Busy>,
     /// The connection, if it may be used again.
     pub(crate) connector: Option<Connector>,
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: Open,
     /// Longest silence.
     pub(crate) silence_max: Duration,
     silence: Option<Pin<Box<Sleep>>>,
@@ -57,6 +57,7 @@ impl Passing {
         ledger: Ledger,
         silence_max: Duration,
     ) -> Self {
+        let ledger = Open::new(ledger);
         Self { incoming: Some(incoming), busy: Some(busy), connector, ledger, silence_max, silence: None, moved: true }
     }
 
@@ -64,7 +65,7 @@ impl Passing {
         self.incoming = None;
         self.silence = None;
         let now = Instant::now();
-        self.ledger.record.finished.get_or_insert(now);
+        self.ledger.note(|ledger| _ = ledger.record.finished.get_or_insert(now));
         if let Some(busy) = self.busy.take() {
             busy.done(self.connector.take(), now);
         }
@@ -72,12 +73,14 @@ impl Passing {
 
     /// The replica is to blame: its connection is gone, and so is whatever it was working on.
     fn break_off(&mut self, detail: &'static str) -> io::Error {
-        self.ledger.conclude(Outcome::StreamBroken);
-        self.ledger.record.detail = Some(detail.into());
-        self.ledger.break_connection();
+        self.ledger.note(|ledger| {
+            ledger.conclude(Outcome::StreamBroken);
+            ledger.record.detail = Some(detail.into());
+            ledger.record.finished.get_or_insert_with(Instant::now);
+            ledger.break_connection();
+        });
         self.connector = None;
         let silent = self.silence.as_ref().is_some_and(|alarm| alarm.is_elapsed());
-        self.ledger.record.finished.get_or_insert_with(Instant::now);
         if let (Some(busy), Some(incoming)) = (self.busy.take(), self.incoming.take()) {
             // A silent replica may still be working; one that broke the connection is not.
             if silent { busy.abandon_body(incoming) } else { busy.done(None, Instant::now()) }
@@ -100,7 +103,7 @@ impl Passing {
             Poll::Ready(Some(Ok(frame))) => {
                 self.moved = true;
                 if let Some(chunk) = frame.data_ref() {
-                    self.ledger.record.answer_bytes += chunk.len() as u64;
+                    self.ledger.note(|ledger| ledger.record.answer_bytes += chunk.len() as u64);
                 }
                 // Trailers are the last frame, and whoever takes them asks for no more.
                 if frame.is_trailers() || incoming.is_end_stream() {
@@ -126,8 +129,10 @@ impl Passing {
 impl Drop for Passing {
     fn drop(&mut self) {
         if let (Some(busy), Some(incoming)) = (self.busy.take(), self.incoming.take()) {
-            self.ledger.conclude(Outcome::ClientGone);
-            self.ledger.record.finished.get_or_insert_with(Instant::now);
+            self.ledger.note(|ledger| {
+                ledger.conclude(Outcome::ClientGone);
+                ledger.record.finished.get_or_insert_with(Instant::now);
+            });
             busy.abandon_body(incoming);
         }
     }
@@ -137,12 +142,12 @@ impl AnswerBody {
     /// Of an answer that the router made.
     pub(crate) fn local(bytes: Bytes, mut ledger: Ledger) -> Self {
         ledger.record.answer_bytes = bytes.len() as u64;
-        Self(Kind::Local { bytes, ledger: Some(ledger) })
+        Self(Kind::Local { bytes, ledger: Open::new(ledger) })
     }
 
     /// Of an answer whose exchange has been recorded already.
     pub(crate) fn unrecorded(bytes: Bytes) -> Self {
-        Self(Kind::Local { bytes, ledger: None })
+        Self(Kind::Local { bytes, ledger: Open::nothing() })
     }
 
     /// Of an answer that comes from a replica.
@@ -156,8 +161,10 @@ impl AnswerBody {
     /// It is dropped next, because the client takes nothing of it: the record says so.
     pub(crate) fn leave_untaken(&mut self) {
         if let Kind::Replica(passing) = &mut self.0 {
-            passing.ledger.conclude(Outcome::ClientGone);
-            passing.ledger.record.detail = Some("the client took nothing of the answer for body-timeout-ms".into());
+            passing.ledger.note(|ledger| {
+                ledger.conclude(Outcome::ClientGone);
+                ledger.record.detail = Some("the client took nothing of the answer for body-timeout-ms".into());
+            });
         }
     }
 }
@@ -170,7 +177,7 @@ impl Body for AnswerBody {
         match &mut self.get_mut().0 {
             Kind::Local { bytes, ledger } => {
                 let chunk = std::mem::take(bytes);
-                *ledger = None;
+                *ledger = Open::nothing();
                 Poll::Ready((!chunk.is_empty()).then(|| Ok(Frame::data(chunk))))
             }
             Kind::Replica(passing) => passing.poll_frame(cx),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 use tokio::sync::watch;
@@ -25,9 +25,6 @@ use super::socket::Link;
 use super::stream::AnswerBody;
 use super::worker::Phase;
 use crate::core::outcome::Outcome;
-
-/// Both sides must have changed protocols within this time.
-const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers 101 and starts the tunnel.
 pub(crate) fn open(
@@ -57,11 +54,15 @@ pub(crate) fn open(
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
     response.headers_mut().insert(UPGRADE, protocol);
     ledger.record.status = Some(StatusCode::SWITCHING_PROTOCOLS);
-    let idle = link.worker.limits().tunnel_idle;
+    let (idle, patience) = (link.worker.limits().tunnel_idle, link.worker.limits().head_timeout);
     let guard = Guard::new(link.worker.clone());
     let phases = link.worker.shared.phase.clone();
+    let upgraded = async move {
+        let both = async { tokio::try_join!(client, replica) };
+        tokio::time::timeout(patience, both).await.ok()?.ok()
+    };
     tokio::spawn(async move {
-        carry(client, replica, idle, phases, &mut ledger).await;
+        carry(upgraded, idle, phases, &mut ledger).await;
         busy.done(None, std::time::Instant::now());
         drop((ledger, guard));
     });
@@ -69,14 +70,13 @@ pub(crate) fn open(
 }
 
 async fn carry(
-    client: OnUpgrade,
-    replica: OnUpgrade,
+    upgraded: impl Future<Output = Option<(Upgraded, Upgraded)>>,
     idle: Duration,
     mut phases: watch::Receiver<Phase>,
     ledger: &mut Ledger,
 ) {
-    let both = async { tokio::try_join!(client, replica) };
-    let Ok(Ok((client, replica))) = tokio::time::timeout(UPGRADE_TIMEOUT, both).await else {
+    let Some((client, replica)) = upgraded.await else {
+        ledger.record.detail = Some("the connection did not change protocols within head-timeout-ms".into());
         ledger.conclude(Outcome::ClientGone);
         return;
     };

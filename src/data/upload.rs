@@ -12,13 +12,15 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
+
+use super::linger::read_over;
+use super::worker::Worker;
 
 /// The exchange's side.
 #[derive(Clone, Debug)]
@@ -264,19 +266,13 @@ impl Source {
 
 /// Takes the rest of a body on HTTP/2 and throws it away: dropping it would reset the stream under a client that still
 /// sends, though it may lack nothing but the last, empty frame, and many clients then forget the answer that they have.
-pub(crate) fn discard(mut rest: Incoming) {
+pub(crate) fn discard(worker: Arc<Worker>, mut rest: Incoming) {
     // Without a runtime the process is on its way out.
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     runtime.spawn(async move {
-        let all = async { while let Ok(Some(Ok(_))) = tokio::time::timeout(DISCARD_SILENCE, rest.frame()).await {} };
-        let _ = tokio::time::timeout(DISCARD, all).await;
+        read_over(&worker, |cx| Pin::new(&mut rest).poll_frame(cx).map(|frame| matches!(frame, Some(Ok(_))))).await;
     });
 }
-
-/// How long a client may go on sending a body that nobody wants any more.
-const DISCARD: Duration = Duration::from_secs(5);
-/// How long it may be silent meanwhile.
-const DISCARD_SILENCE: Duration = Duration::from_secs(1);
 
 /// Whether the client sent bytes that are no body, rather than too few.
 fn is_malformed(error: &hyper::Error) -> bool {

@@ -71,6 +71,25 @@ async fn on_request_an_abandoned_connection_is_closed_and_its_slot_free_at_once(
 }
 
 #[tokio::test]
+async fn of_unlimited_slots_only_so_many_wait_for_abandoned_answers() {
+    let (replica, permits) = stalling().await;
+    let settings =
+        [("request-timeout-ms", "300"), ("max-concurrent-requests-per-instance", "0"), ("on-abandon", "wait")];
+    let world = World::new().deployment("blue", &settings, &[replica.address]);
+    let router = Router::start_with(&world, |config| config.limits.abandoned_max = 1).await;
+    let mut client = router.client().await;
+    assert_eq!(client.ask(score("slow")).await.status, 504);
+    assert_eq!((router.taken("blue"), router.deployment("blue").replicas[0].state.abandoned()), (1, 1));
+    // The first is waited for; there is no room for the second, so its connection is closed.
+    assert_eq!(client.ask(score("slow")).await.status, 504);
+    assert_eq!((router.taken("blue"), router.deployment("blue").replicas[0].state.abandoned()), (1, 1));
+    permits.add_permits(2);
+    eventually("the first one is done", async || router.taken("blue") == 0).await;
+    assert_eq!(client.ask(score("next")).await.status, 200);
+    router.drain().await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_frees_no_slot_that_still_works() {
     let (replica, permits) = stalling().await;
     let settings = [("request-timeout-ms", "60000")];

@@ -161,6 +161,7 @@ async fn an_idle_connection_is_closed_and_one_over_the_limit_told() {
         config.limits.idle_timeout = Duration::from_millis(100);
         config.limits.head_timeout = Duration::from_secs(2);
         config.limits.connections_max = 2;
+        config.limits.goodbye_timeout = Duration::from_secs(60);
     })
     .await;
     let mut one = router.client().await;
@@ -170,10 +171,13 @@ async fn an_idle_connection_is_closed_and_one_over_the_limit_told() {
         router.vitals.connections.open.load(std::sync::atomic::Ordering::SeqCst) == 2
     })
     .await;
-    let got = router.client().await.answer().await;
+    let mut told = router.client().await;
+    let got = told.answer().await;
     assert_eq!((got.status, got.error("code").as_str()), (503, "RouterOverloaded"));
+    // Until the one that was told has gone there is no time for another.
+    assert!(router.client().await.try_answer().await.is_none());
     assert!(one.is_closed().await);
-    assert_eq!(router.metric("scorefront_connections_refused_total").await, 1.0);
+    assert_eq!(router.metric("scorefront_connections_refused_total").await, 2.0);
     router.drain().await;
 }
 

@@ -174,6 +174,27 @@ async fn a_client_that_sends_on_after_a_refusal_still_reads_it() {
 }
 
 #[tokio::test]
+async fn a_refused_client_that_never_stops_sending_is_cut_off() {
+    let replica = ScriptedReplica::start(|_| ok("")).await;
+    let world = World::new().deployment("blue", &[], &[replica.address]);
+    let router = Router::start_with(&world, |config| config.limits.linger_timeout = Duration::from_millis(300)).await;
+    let refused = format!(
+        "POST {PATH} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer wrong\r\nContent-Length: 99999999999\r\n\r\n"
+    );
+    let (mut silent, mut busy) = (router.client().await, router.client().await);
+    silent.send(&refused).await;
+    assert_eq!(silent.answer().await.status, 401);
+    eventually("it is lingered for", async || router.metric("scorefront_lingering_clients").await > 0.0).await;
+    busy.send(&refused).await;
+    let all = async { while busy.try_send(vec![b'x'; 1000]).await {} };
+    tokio::time::timeout(scorefront::testing::PATIENCE, all).await.expect("it is cut off");
+    assert!(silent.is_closed().await);
+    eventually("both are counted", async || router.metric("scorefront_lingering_clients_cut_total").await == 2.0).await;
+    assert_eq!(router.metric("scorefront_lingering_clients").await, 0.0);
+    router.drain().await;
+}
+
+#[tokio::test]
 async fn a_length_beside_chunks_does_not_cut_an_answer() {
     let replica = ScriptedReplica::start(|_| {
         let head = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";

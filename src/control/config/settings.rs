@@ -3,60 +3,9 @@
 //! The command line, the environment, the file, `/debug/config`, `docs/configuration.md` and all error messages are
 //! made of this one table. The default is what [`Config::default`] holds, so it is written down once.
 
-use std::time::Duration;
-
-use super::setting::Slot;
+use super::rows::{millis, number, switch};
 
 pub use super::setting::{Group, Setting};
-
-/// A row with a whole number; `$($field).+` is where it goes.
-macro_rules! number {
-    ($key:literal, $group:ident, $min:expr, $max:expr, $($field:ident).+, $meaning:literal) => {
-        Setting {
-            key: $key,
-            group: Group::$group,
-            meaning: $meaning,
-            slot: Slot::Number {
-                min: $min,
-                max: $max,
-                read: |config| config.$($field).+ as u64,
-                write: |config, number| config.$($field).+ = number as _,
-            },
-        }
-    };
-}
-
-/// A row with milliseconds.
-macro_rules! millis {
-    ($key:literal, $group:ident, $min:expr, $max:expr, $($field:ident).+, $meaning:literal) => {
-        Setting {
-            key: $key,
-            group: Group::$group,
-            meaning: $meaning,
-            slot: Slot::Number {
-                min: $min,
-                max: $max,
-                read: |config| config.$($field).+.as_millis() as u64,
-                write: |config, number| config.$($field).+ = Duration::from_millis(number),
-            },
-        }
-    };
-}
-
-/// A row with a switch.
-macro_rules! switch {
-    ($key:literal, $group:ident, $($field:ident).+, $meaning:literal) => {
-        Setting {
-            key: $key,
-            group: Group::$group,
-            meaning: $meaning,
-            slot: Slot::Switch {
-                read: |config| config.$($field).+,
-                write: |config, on| config.$($field).+ = on,
-            },
-        }
-    };
-}
 
 mod tls;
 mod words;
@@ -172,6 +121,22 @@ pub const SETTINGS: &[Setting] = &[
         "Longest silence of a request body (then 408), and of a client that should read an answer."
     ),
     millis!(
+        "linger-timeout-ms",
+        Clients,
+        10,
+        300_000,
+        limits.linger_timeout,
+        "How long a client whose request was refused may go on sending; what it sends is thrown away, so that it sees the answer. Silent for a fifth of that, it is cut off too."
+    ),
+    millis!(
+        "goodbye-timeout-ms",
+        Clients,
+        10,
+        60_000,
+        limits.goodbye_timeout,
+        "How long a client has to take the router's last word on a connection that is about to be closed."
+    ),
+    millis!(
         "tunnel-idle-ms",
         Clients,
         1000,
@@ -223,6 +188,14 @@ pub const SETTINGS: &[Setting] = &[
         10_000,
         limits.upstream_idle_max,
         "Idle connections that one worker keeps to one replica."
+    ),
+    number!(
+        "max-abandoned-per-replica",
+        Replicas,
+        1,
+        100_000,
+        limits.abandoned_max,
+        "Where slots are unlimited and scorefront.dev/on-abandon is wait: abandoned requests of one replica whose answers are waited for. Connections of more are closed."
     ),
     number!(
         "max-mirrors",

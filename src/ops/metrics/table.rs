@@ -126,6 +126,10 @@ metrics! {
         "Client connections accepted";
     REFUSED = Counter "scorefront_connections_refused_total" &[],
         "Client connections turned away at the limit";
+    LINGERING = Gauge "scorefront_lingering_clients" &[],
+        "Clients whose refused requests are read over, so that they see the answer";
+    LINGERING_CUT = Counter "scorefront_lingering_clients_cut_total" &[],
+        "Those cut off because they were still sending, or silent, when their time was up (linger-timeout-ms)";
     ACCEPT_ERRORS = Counter "scorefront_accept_errors_total" &[],
         "Accepts that failed, for example without file descriptors";
     UPSTREAM_OPENED = Counter "scorefront_upstream_connections_opened_total" &[],

@@ -1,6 +1,6 @@
 //! The thread that empties the lanes.
 //!
-//! A round: wait until told, give stragglers a few milliseconds, swap each lane's buffer for an empty one and write
+//! A round: wait until told, give stragglers a moment, swap each lane's buffer for an empty one and write
 //! it. Trouble with the target never loses the place: the same bytes are offered again after a pause that grows, and
 //! meanwhile the lanes fill up and drop what no longer fits. That is the only place where lines are lost.
 
@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use super::{Batch, Observer, Shared, Sink};
 
-/// How long a round waits for more lines after the first one: a line is out after that at the latest.
-const COALESCE: Duration = Duration::from_millis(4);
+/// How long a round waits for more lines after the first one: a line is out after that at the latest. Every round takes
+/// a processor from somebody, and where few requests come that could be one who waits for an answer.
+const COALESCE: Duration = Duration::from_millis(50);
 /// Pauses after a failed write: the first, and the longest. A full pipe is tried again sooner than a full disk.
 const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
 const FAILURE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));

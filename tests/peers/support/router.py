@@ -20,9 +20,9 @@ def binary():
 
 
 class Router:
-    """A running `scorefront serve`."""
+    """A running `scorefront serve`, with at most so many file descriptors if that is said."""
 
-    def __init__(self, folder, objects):
+    def __init__(self, folder, objects, descriptors=None):
         source = Path(folder) / "manifests"
         source.mkdir()
         (source / "all.yaml").write_text(yaml.safe_dump_all(objects))
@@ -45,6 +45,8 @@ class Router:
             "--drain-grace-ms",
             "100",
         ]
+        if descriptors:
+            arguments = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *arguments]
         self.process = Process("scorefront", arguments, folder)
         try:
             self.process.wait_until_ready(f"{self.admin_url}/readyz")
