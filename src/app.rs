@@ -136,7 +136,10 @@ impl App {
             levels,
             config: serde_json::to_value(&self.config)?,
         });
-        let renewing = self.certificates.map(|certificates| tokio::spawn(certificates.follow()));
+        let renewing = match self.certificates {
+            Some(certificates) => Some(tokio::spawn(follow(certificates, &self.config, &self.ready).await?)),
+            None => None,
+        };
         let admin = tokio::spawn(self.admin.serve(state, reached(phases.clone(), Phase::Forced)));
         let workers = start_workers(&self.config, &shared, &self.access_log)?;
         serve_listeners(self.listeners, &workers, &phases);
@@ -168,6 +171,20 @@ impl App {
         self.access_log.flush(FLUSH);
         end
     }
+}
+
+/// Follows the certificates; readiness waits for those of Secrets.
+async fn follow(
+    certificates: Certificates,
+    config: &Config,
+    ready: &Ready,
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let cluster = match (certificates.need_cluster(), &config.kubeconfig) {
+        (false, _) => None,
+        (true, Some(file)) => Some(read_kubeconfig(file).await?),
+        (true, None) => Some(kube::Config::infer().await.context("tls-secret: no way to the API server")?),
+    };
+    certificates.follow(cluster, |what| ready.block(what)).map_err(anyhow::Error::msg)
 }
 
 fn start_workers(config: &Config, shared: &Shared, access_log: &AccessLog) -> io::Result<Vec<Handle>> {

@@ -11,22 +11,29 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{join, join_all};
+use parking_lot::Mutex;
 use rustls::server::ResolvesServerCert;
 use rustls::server::danger::ClientCertVerifier;
 
 use super::config::{ClientAuth, Tls};
+use super::kube::{self, Watch};
+use super::objects::Kind;
 use crate::core::certificates::CertificateState;
+use crate::core::facts::ObjectRef;
 use crate::core::vitals::Vitals;
 
 use self::clients::{Authorities, Clients};
 use self::desk::Desk;
 use self::files::Files;
 use self::pair::Pair;
+use self::secrets::Block;
 
 mod clients;
 mod desk;
 mod files;
 mod pair;
+mod secrets;
 mod shown;
 
 /// What the lines of the trace log are filed under.
@@ -41,6 +48,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub struct Certificates {
     desk: Arc<Desk>,
     files: Vec<Files<2>>,
+    /// The Secrets; their places are after those of the files.
+    secrets: Vec<ObjectRef>,
     /// The file of the authorities for clients, with its place.
     authorities: Option<(usize, Files<1>, Arc<Clients>)>,
     auth: ClientAuth,
@@ -53,6 +62,7 @@ impl Certificates {
     /// With what is wrong with one of them: at start there is nothing to go on with instead.
     pub fn open(tls: &Tls, vitals: Arc<Vitals>) -> Result<Self, String> {
         let mut sources: Vec<_> = tls.pairs().map(|(own, _)| format!("file {}", own.display())).collect();
+        sources.extend(tls.secrets.iter().map(|secret| format!("secret {secret}")));
         let pairs = sources.len();
         sources.extend(tls.client_ca.iter().map(|file| format!("client-ca {}", file.display())));
         *vitals.certificates.lock() = sources.into_iter().map(CertificateState::new).collect();
@@ -74,7 +84,7 @@ impl Certificates {
             desk.settle(pairs, &read.first.0, &read.first.1);
             authorities = Some((pairs, file, Arc::new(Clients::new(&read, tls.client_auth))));
         }
-        Ok(Self { desk, files, authorities, auth: tls.client_auth })
+        Ok(Self { desk, files, secrets: tls.secrets.clone(), authorities, auth: tls.client_auth })
     }
 
     /// Chooses what a client is shown, always among the present ones.
@@ -87,8 +97,45 @@ impl Certificates {
         self.authorities.as_ref().map(|(_, _, clients)| clients.clone() as Arc<dyn ClientCertVerifier>)
     }
 
+    /// Whether there are Secrets to be followed.
+    pub fn need_cluster(&self) -> bool {
+        !self.secrets.is_empty()
+    }
+
+    /// Begins to follow files and Secrets, the latter where `cluster` says; what comes back goes on for ever. `block`
+    /// makes what holds readiness back until a Secret was looked for.
+    ///
+    /// # Errors
+    /// Where there is no way to the API server.
+    pub fn follow<B: Send + 'static>(
+        mut self,
+        cluster: Option<::kube::Config>,
+        block: impl Fn(&str) -> B,
+    ) -> Result<impl Future<Output = ()> + Send + 'static, String> {
+        let mut watches = Vec::new();
+        if let Some(config) = cluster {
+            let client =
+                kube::client(config).map_err(|error| format!("tls-secret: no way to the API server: {error}"))?;
+            let secrets = std::mem::take(&mut self.secrets);
+            let places = secrets.into_iter().enumerate().map(|(n, secret)| (self.files.len() + n, secret));
+            let places: Vec<_> = places.collect();
+            let guard = |place: usize, secret: &ObjectRef| {
+                let guard = Some(block(&format!("the certificate of secret {secret}")));
+                Block { place, guard, is_known: false }
+            };
+            let blocks = Arc::new(Mutex::new(places.iter().map(|(place, secret)| guard(*place, secret)).collect()));
+            for (place, secret) in places {
+                let watch = Watch::one(client.clone(), Kind::Secret, &secret);
+                watches.push(secrets::follow(watch, place, self.desk.clone(), blocks.clone()));
+            }
+        }
+        Ok(async move {
+            join(self.follow_files(), join_all(watches)).await;
+        })
+    }
+
     /// Looks at the files again and again.
-    pub async fn follow(mut self) {
+    async fn follow_files(mut self) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             // A file system that hangs must not hang the admin port with it.

@@ -3,7 +3,9 @@
 mod clients;
 mod handshakes;
 mod peer;
+mod redirect;
 mod renewal;
+mod secrets;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};

@@ -44,11 +44,27 @@ impl Desk {
         self.settle(place, &certificate, &fingerprint);
     }
 
+    /// Whether there is anything to show.
+    pub(super) fn has_any(&self) -> bool {
+        self.pairs.lock().iter().any(Option::is_some)
+    }
+
+    /// Says that nothing is wrong with a place any more.
+    pub(super) fn solve(&self, place: usize) {
+        let solved = self.vitals.certificates.lock().get_mut(place).and_then(|state| {
+            let problem = state.problem.take()?;
+            Some((state.source.clone(), problem))
+        });
+        if let Some((source, problem)) = solved {
+            tracing::info!(target: TARGET, source, "solved: {problem}");
+        }
+    }
+
     /// Says that a certificate is in use.
     pub(super) fn settle(&self, place: usize, certificate: &Certificate, fingerprint: &str) {
         let mut states = self.vitals.certificates.lock();
         let Some(state) = states.get_mut(place) else { return };
-        let (source, problem) = (state.source.clone(), state.problem.take());
+        let source = state.source.clone();
         let since = SystemTime::now();
         let in_use = InUse { certificate: certificate.clone(), fingerprint: fingerprint.to_owned(), since };
         let days_left = in_use.days_left(since).floor();
@@ -58,9 +74,7 @@ impl Desk {
             state.in_use = Some(in_use);
         }
         drop(states);
-        if let Some(problem) = problem {
-            tracing::info!(target: TARGET, source, "solved: {problem}");
-        }
+        self.solve(place);
         if is_new {
             let (subject, names) = (&certificate.subject, certificate.dns_names.join(" "));
             tracing::info!(target: TARGET, source, subject, names, fingerprint, days_left, "certificate in use");
