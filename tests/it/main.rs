@@ -15,3 +15,4 @@ mod routing;
 mod slow_readers;
 mod smuggling;
 mod streaming;
+mod tls;
