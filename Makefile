@@ -1,6 +1,6 @@
 # The checks themselves are in .ci/run, for both.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test unit peers ingress loadtest loadtest-smoke fmt lint doc
+.PHONY: help quickstart test unit peers ingress cluster loadtest loadtest-smoke fmt lint doc
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ peers: ## the router with the stock model server, real clients and Prometheus
 
 ingress: ## the router behind nginx: ids, addresses, streams, a drain
 	@bash .ci/run ingress
+
+cluster: ## the router on a real Kubernetes control plane; as root
+	@bash .ci/run cluster
 
 loadtest: ## waiting and cost beside nginx, HAProxy and Envoy, judged; some 20 minutes on a quiet machine
 	@bash .ci/run loadtest
