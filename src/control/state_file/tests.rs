@@ -12,10 +12,10 @@ use super::*;
 use crate::control::registry::Registry;
 use crate::core::assemble::{EndpointKey, World};
 use crate::core::facts::{
-    AddressFacts, AuthMode, DeploymentFacts, Form, Name, ObjectRef, OnAbandon, ScoringPort, SecretFacts, Settings,
-    SliceFacts,
+    AddressFacts, AuthMode, DeploymentFacts, Form, KeyDigest, Name, ObjectRef, OnAbandon, ScoringPort, SecretFacts,
+    Settings, SliceFacts,
 };
-use crate::core::keys::{KeyDigest, Presented};
+use crate::core::keys::Presented;
 use crate::core::snapshot::Snapshot;
 
 const HOUR: Duration = Duration::from_secs(3600);
