@@ -1,13 +1,16 @@
 """One router of three behind the ingress goes away under load."""
 
 import json
+import socket
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from contextlib import ExitStack
 
 import pytest
+from edge.client import connected, score
 from edge.load import Load
 from edge.nginx import Nginx
 from edge.replica import show_headers
@@ -45,6 +48,15 @@ def is_ready(router):
         with urllib.request.urlopen(f"{router.admin_url}/readyz", timeout=5) as answer:
             return answer.status == 200
     except (urllib.error.URLError, OSError):
+        return False
+
+
+def listens(router):
+    host, port = router.url.removeprefix("http://").split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+        return True
+    except OSError:
         return False
 
 
@@ -108,3 +120,32 @@ def test_a_drain_loses_nothing(front, routers, replica, is_tls, is_told):
     assert logged == Counter(request_id for _, request_id in outcomes)
     assert {line["Outcome"] for line in sum(lines, [])} == {"served"}
     assert all(len(of_one) > 20 for of_one in lines), [len(of_one) for of_one in lines]
+
+
+def test_streams_under_way_are_finished_by_the_router_that_leaves(front, routers, replica):
+    may_go_on = threading.Event()
+
+    def script(exchange):
+        exchange.body()
+
+        def chunks():
+            yield b"begin"
+            assert may_go_on.wait(60)
+            yield b"end"
+
+        exchange.stream(chunks())
+
+    replica.run(script)
+    leaving = routers[1]
+    with ExitStack() as connections:
+        streams = [score(connections.enter_context(connected(front.port))) for _ in range(8)]
+        assert [stream.read1() for stream in streams] == [b"begin"] * 8
+        leaving.process.child.terminate()
+        eventually(lambda: not is_ready(leaving), "it says that it is leaving")
+        front.send_to([router for router in routers if router is not leaving])
+        eventually(lambda: not listens(leaving), "its listener closes", 60)
+        may_go_on.set()
+        assert [stream.read() for stream in streams] == [b"end"] * 8
+    eventually(lambda: leaving.process.child.poll() is not None, leaving.process.printed, 60)
+    lines = lines_of(leaving)
+    assert lines and {line["Outcome"] for line in lines} == {"served"}
