@@ -16,7 +16,7 @@ use tokio::sync::mpsc::error::SendError;
 use super::kube::{self, Watch};
 use super::manifests::{self, Namespaces};
 use super::objects::Kind;
-use super::publish::{BACKLOG, Publisher, Update};
+use super::publish::{BACKLOG, Cover, Publisher, Update};
 use super::state_file::{Keeper, Origin, StateFile};
 use crate::core::facts::Problem;
 use crate::core::snapshot::Snapshot;
@@ -92,6 +92,7 @@ pub enum DiscoveryError {
 /// One source of updates, not yet running.
 struct Feed {
     name: String,
+    cover: Cover,
     run: Box<dyn FnOnce(usize, mpsc::Sender<Update>) -> Saying + Send>,
 }
 
@@ -104,12 +105,14 @@ pub async fn run<B>(
     discovery: Discovery,
     store: Arc<ArcSwap<Snapshot>>,
     vitals: Arc<Vitals>,
-    block: impl FnMut(&str) -> B,
+    mut block: impl FnMut(&str) -> B,
     stop: impl Future<Output = ()>,
 ) -> Result<(), DiscoveryError> {
     let (feeds, sources) = feeds(&discovery).await?;
     // Collected here and not lazily: everything blocks readiness before anything runs.
-    let blocks: Vec<B> = feeds.iter().map(|feed| feed.name.as_str()).map(block).collect();
+    let spoken: Vec<_> = feeds.iter().map(|feed| (feed.cover.clone(), block(&feed.name))).collect();
+    // Whoever waits for the end of all blocks would wait for this one too.
+    drop(block);
     let keeper = match discovery.state_file {
         Some(file) => {
             let mut namespaces = discovery.namespaces;
@@ -118,7 +121,7 @@ pub async fn run<B>(
         }
         None => None,
     };
-    let publisher = Publisher::new(store, vitals, discovery.workers, blocks.into_iter(), keeper);
+    let publisher = Publisher::new(store, vitals, discovery.workers, spoken.into_iter(), keeper);
     let (sender, updates) = mpsc::channel(BACKLOG);
     let running = join_all(feeds.into_iter().enumerate().map(|(number, feed)| (feed.run)(number, sender.clone())));
     drop(sender);
@@ -181,19 +184,22 @@ async fn feeds(discovery: &Discovery) -> Result<(Vec<Feed>, Vec<String>), Discov
                 let name = format!("manifests {}", dir.display());
                 places.push(name.clone());
                 let run = Box::new(|number, updates| manifests::follow(number, dir, namespaces, updates).boxed());
-                feeds.push(Feed { name, run });
+                feeds.push(Feed { name, cover: EVERYTHING, run });
             }
             Source::Text { name, text } => {
                 let (part, text, namespaces) = (name.as_str().into(), text.as_str().into(), namespaces.clone());
                 let run =
                     Box::new(|number, updates| manifests::recite(number, part, text, namespaces, updates).boxed());
                 places.push(format!("manifests {name}"));
-                feeds.push(Feed { name: format!("manifests {name}"), run });
+                feeds.push(Feed { name: format!("manifests {name}"), cover: EVERYTHING, run });
             }
         }
     }
     Ok((feeds, places))
 }
+
+/// Files may hold anything.
+const EVERYTHING: Cover = Cover { kind: None, namespace: None };
 
 /// Which cluster it is, without credentials that may be in the URL.
 fn place(config: &::kube::Config) -> String {
@@ -214,9 +220,10 @@ fn watches(config: ::kube::Config, namespaces: &[String]) -> Result<Vec<Feed>, D
     let places: Vec<_> =
         if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() };
     let pairs = places.into_iter().flat_map(|place| Kind::ALL.map(|kind| (place.clone(), kind)));
-    let feed = |(namespace, kind)| {
+    let feed = |(namespace, kind): (Option<String>, Kind)| {
+        let cover = Cover { kind: Some(kind), namespace: namespace.clone() };
         let watch = Watch::new(client.clone(), kind, namespace);
-        Feed { name: watch.name(), run: Box::new(|number, updates| watch.run(number, updates).boxed()) }
+        Feed { name: watch.name(), cover, run: Box::new(|number, updates| watch.run(number, updates).boxed()) }
     };
     Ok(pairs.map(feed).collect())
 }

@@ -125,6 +125,15 @@ impl Index {
         self.world.facts()
     }
 
+    /// Tells a world from elsewhere what objects of this kind there are in the namespaces in scope.
+    pub fn tell(&self, world: &mut World, kind: Kind, in_scope: impl Fn(&str) -> bool) {
+        match kind {
+            Kind::Service => world.follow_services(&self.world, in_scope),
+            Kind::EndpointSlice => world.follow_slices(&self.world, in_scope),
+            Kind::Secret => world.follow_secrets(&self.world, in_scope),
+        }
+    }
+
     /// Takes the place of an older world; see [`World::succeed`].
     pub fn succeed(&mut self, older: &World) {
         self.world.succeed(older);

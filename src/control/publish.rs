@@ -3,7 +3,9 @@
 //! The first change is published at once; under a burst, at most one snapshot every [`INTERVAL`], each of them as dear
 //! as what changed. Nothing is published before every feed was complete once: half a world would refuse requests that
 //! the whole one serves, and might give a name to the wrong namespace. From then on the last snapshot stays whatever
-//! becomes of the feeds. Where there is a state file, its world may be served until then, as a whole too.
+//! becomes of the feeds. Where there is a state file, its world may be served until then, as a whole too: each kind of
+//! object in each namespace is as the file says or, once the feeds have said all of it, as they say. So a key that was
+//! taken away is not valid because something else cannot be listed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,10 +16,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::index::{Index, Scope};
-use super::objects::{Object, ObjectKey};
+use super::objects::{Kind, Object, ObjectKey};
 use super::registry::Registry;
 use super::state_file::{Event, Keeper};
-use crate::core::assemble::{Assembled, Change};
+use crate::core::assemble::{Assembled, Change, World};
 use crate::core::facts::Problem;
 use crate::core::snapshot::Snapshot;
 use crate::core::vitals::Vitals;
@@ -54,10 +56,22 @@ pub(super) struct Publisher<B> {
     vitals: Arc<Vitals>,
     feeds: Vec<Feed<B>>,
     keeper: Option<Keeper>,
+    /// The world of the state file, while it is served.
+    restored: Option<World>,
     published: bool,
 }
 
+/// What a feed speaks of.
+#[derive(Clone, Debug)]
+pub(super) struct Cover {
+    /// Objects of this kind; `None` is all.
+    pub(super) kind: Option<Kind>,
+    /// In this namespace; `None` is all.
+    pub(super) namespace: Option<String>,
+}
+
 struct Feed<B> {
+    cover: Cover,
     in_step_us: Option<u64>,
     block: Option<B>,
 }
@@ -68,10 +82,10 @@ impl<B> Publisher<B> {
         store: Arc<ArcSwap<Snapshot>>,
         vitals: Arc<Vitals>,
         workers: usize,
-        blocks: impl Iterator<Item = B>,
+        feeds: impl Iterator<Item = (Cover, B)>,
         keeper: Option<(Keeper, Option<Problem>)>,
     ) -> Self {
-        let feeds = blocks.map(|block| Feed { in_step_us: None, block: Some(block) }).collect();
+        let feeds = feeds.map(|(cover, block)| Feed { cover, in_step_us: None, block: Some(block) }).collect();
         let mut index = Index::default();
         let keeper = keeper.map(|(keeper, problem)| {
             if let Some(world) = keeper.world() {
@@ -81,7 +95,7 @@ impl<B> Publisher<B> {
             keeper
         });
         let registry = Registry::new(workers);
-        Self { index, registry, store, vitals, feeds, keeper, published: false }
+        Self { index, registry, store, vitals, feeds, keeper, restored: None, published: false }
     }
 
     /// Takes updates in and publishes, until nobody is left to send any.
@@ -151,6 +165,9 @@ impl<B> Publisher<B> {
 
     /// Every feed was complete once, and all of them were in step at `oldest`.
     fn publish_live(&mut self, oldest: u64) -> bool {
+        if let Some(restored) = self.restored.take() {
+            self.index.succeed(&restored);
+        }
         let last = self.store.load_full();
         let assembled = self.index.assemble(&last, &self.registry);
         let is_first = !std::mem::replace(&mut self.published, true);
@@ -176,15 +193,38 @@ impl<B> Publisher<B> {
         news
     }
 
-    /// Some feed has said nothing yet. What the others said waits: half a world must not replace a whole one.
+    /// Some feed has said nothing yet. What the others said all of replaces what the state file says of that.
     fn publish_restored(&mut self) -> bool {
-        let Some(mut world) = self.keeper.as_mut().and_then(Keeper::restore) else { return false };
-        if let Some(assembled) = world.assemble(&self.store.load_full(), &self.registry) {
-            self.put(&assembled);
+        let is_first = self.restored.is_none();
+        if is_first {
+            self.restored = self.keeper.as_mut().and_then(Keeper::restore);
         }
-        self.vitals.discovery.publications.bump();
-        self.unblock();
-        true
+        let Some(mut world) = self.restored.take() else { return false };
+        for kind in Kind::ALL {
+            self.index.tell(&mut world, kind, |namespace| self.is_all_said(kind, namespace));
+        }
+        let assembled = world.assemble(&self.store.load_full(), &self.registry);
+        self.restored = Some(world);
+        if let Some(assembled) = &assembled {
+            self.put(assembled);
+        }
+        if is_first {
+            self.unblock();
+        }
+        let news = is_first || assembled.is_some();
+        if news {
+            self.vitals.discovery.publications.bump();
+        }
+        news
+    }
+
+    /// Whether every feed that speaks of these objects has said all of them.
+    fn is_all_said(&self, kind: Kind, namespace: &str) -> bool {
+        let concerned = |cover: &Cover| {
+            cover.kind.is_none_or(|covered| covered == kind)
+                && cover.namespace.as_ref().is_none_or(|covered| covered == namespace)
+        };
+        self.feeds.iter().all(|feed| feed.in_step_us.is_some() || !concerned(&feed.cover))
     }
 
     fn put(&self, assembled: &Assembled) {

@@ -89,7 +89,11 @@ impl Running {
 
     /// Waits until the snapshot reads like this.
     pub(crate) async fn reads(&self, expected: &[&str]) {
-        eventually(&format!("{expected:?}"), || (self.read() == expected).then_some(())).await;
+        let start = Instant::now();
+        while self.read() != expected {
+            assert!(start.elapsed() < PATIENCE, "never read {expected:?} but {:?}, {:?}", self.read(), self.problems());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// `endpoint@namespace deployment: addresses [keys]`, one for each deployment, sorted.

@@ -2,8 +2,9 @@
 //!
 //! Holds:
 //! - it is read once, before the feeds begin; the names in it keep their owners, whatever is served;
-//! - its world is served only while the sources have not all answered since the start, and not before one of them has
-//!   failed or they have had [`HEAD_START`]: a restart beside a healthy API server serves nothing old;
+//! - its world is served only while the sources have not all answered since the start, and not before they have had
+//!   [`HEAD_START`], or one of them has failed and had [`SECOND_TRY`]: a restart beside a healthy API server serves
+//!   nothing old;
 //! - only what the sources said is ever written, at most every [`SAVE_EVERY`], one at a time.
 
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use crate::core::vitals::{Stamp, Vitals};
 
 /// How long the sources have before the file is served from, as long as none has failed.
 const HEAD_START: Duration = Duration::from_secs(3);
+/// How long they have after the first failure: one failed request does not make an outage.
+const SECOND_TRY: Duration = Duration::from_millis(500);
 /// The shortest time between two writes.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// After this time a file is written anew though nothing has changed: it must not look older than what it says.
@@ -113,9 +116,9 @@ impl Keeper {
         self.restorable.as_ref().map(|(world, _)| world)
     }
 
-    /// A source has failed: nothing is gained by waiting for it.
+    /// A source has failed: little is gained by waiting for it.
     pub(in crate::control) fn source_failed(&mut self) {
-        self.restore_at = Instant::now();
+        self.restore_at = self.restore_at.min(Instant::now() + SECOND_TRY);
     }
 
     /// The world in the file, when it is time to serve it. The sources have not all answered yet.

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::super::facts::{DeploymentFacts, Form, SecretFacts, SliceFacts};
+use super::super::facts::{DeploymentFacts, Form, ObjectRef, SecretFacts, SliceFacts};
 use super::{EndpointKey, World};
 
 /// Everything that a world serves from. What concerns no deployment is not in it.
@@ -54,6 +54,33 @@ impl World {
         world
     }
 
+    /// Takes over what a newer world says of the Services in scope: all that it has, and no others.
+    pub fn follow_services(&mut self, newer: &World, in_scope: impl Fn(&str) -> bool) {
+        let objects = self.deployments.keys().chain(newer.deployments.keys());
+        for object in scoped(objects, in_scope) {
+            self.put_service(&object, newer.deployments.get(&object).cloned());
+        }
+    }
+
+    /// The same of slices.
+    pub fn follow_slices(&mut self, newer: &World, in_scope: impl Fn(&str) -> bool) {
+        let of = |object: &ObjectRef| newer.slices.get(newer.service_of_slice.get(object)?)?.get(&object.name).cloned();
+        let objects = self.service_of_slice.keys().chain(newer.service_of_slice.keys());
+        for object in scoped(objects, in_scope) {
+            self.put_slice(&object, of(&object));
+        }
+    }
+
+    /// The same of Secrets.
+    pub fn follow_secrets(&mut self, newer: &World, in_scope: impl Fn(&str) -> bool) {
+        let of =
+            |object: &ObjectRef| newer.secrets.get(newer.keyring_of_secret.get(object)?)?.get(&object.name).cloned();
+        let objects = self.keyring_of_secret.keys().chain(newer.keyring_of_secret.keys());
+        for object in scoped(objects, in_scope) {
+            self.put_secret(&object, of(&object));
+        }
+    }
+
     /// Takes the place of an older world that may be served already: names stay with their owners, and what the older
     /// one had and this one has not is taken out by the next [`World::assemble`].
     pub fn succeed(&mut self, older: &World) {
@@ -62,4 +89,8 @@ impl World {
         }
         self.dirty.extend(older.services.keys().cloned());
     }
+}
+
+fn scoped<'a>(objects: impl Iterator<Item = &'a ObjectRef>, in_scope: impl Fn(&str) -> bool) -> Vec<ObjectRef> {
+    objects.filter(|object| in_scope(&object.namespace)).cloned().collect()
 }
