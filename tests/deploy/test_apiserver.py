@@ -10,7 +10,7 @@ import ssl
 import pytest
 import requests
 from cluster import Cluster, PodProcess
-from rendering import NAMESPACE, PLAIN, ROOT, TLS, rendered
+from rendering import NAMESPACE, PLAIN, ROOT, TLS, WITHOUT_GRACE, rendered
 from support.process import eventually
 from traffic import certificate
 
@@ -177,7 +177,7 @@ def router(cluster, tmp_path):
     started = []
 
     def start(values=PLAIN):
-        started.append(PodProcess(cluster, rendered(values).arguments, tmp_path))
+        started.append(PodProcess(cluster, rendered(values | WITHOUT_GRACE).arguments, tmp_path))
         return started[0]
 
     yield start
