@@ -131,7 +131,8 @@ class PodProcess:
     )
 
     def __init__(self, cluster, arguments, folder, root=None, user="65532:65532"):
-        self.url, self.admin_url, self.tls_url = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
+        self.url, self.admin_url = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        self.tls_port = free_port()
         state = folder if root is None else root / "var/lib/scorefront"
         state.mkdir(parents=True, exist_ok=True)
         state.chmod(0o777)
@@ -154,10 +155,11 @@ class PodProcess:
 
     def localised(self, arguments, state):
         """The arguments with addresses of this machine, and the folder for the state file."""
-        places = {"--listen": self.url, "--admin": self.admin_url, "--listen-tls": self.tls_url}
+        tls = f"127.0.0.1:{self.tls_port}"
+        places = {"--listen": self.url, "--admin": self.admin_url, "--listen-tls": tls}
         for argument in arguments:
             flag, _, value = argument.partition("=")
-            if flag in places:
+            if flag in places and value != "off":
                 value = places[flag].removeprefix("http://")
             elif flag == "--state-file":
                 value = str(state / Path(value).name)

@@ -16,6 +16,8 @@ NAMESPACE = "azureml"
 CHOSEN = {"image": {"repository": "registry.example/scorefront"}, "modelNamespaces": ["models"]}
 PLAIN = {**CHOSEN, "allowInsecureConnections": True}
 TLS = {**CHOSEN, "sslSecret": "certificate"}
+# For a router that a test runs itself: there is no load balancer that has to turn away before it ends.
+WITHOUT_GRACE = {"drain": {"graceSeconds": 0}}
 
 
 def tool(name):

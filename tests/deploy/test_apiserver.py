@@ -5,12 +5,14 @@ router is started beside it, with the arguments and the token that its pod would
 """
 
 import json
+import ssl
 
 import pytest
 import requests
 from cluster import Cluster, PodProcess
-from rendering import NAMESPACE, PLAIN, ROOT, TLS, rendered
+from rendering import NAMESPACE, PLAIN, ROOT, TLS, WITHOUT_GRACE, rendered
 from support.process import eventually
+from traffic import certificate
 
 EVERYTHING = {
     **TLS,
@@ -168,14 +170,14 @@ def test_the_whole_cluster_is_open_to_it_only_with_the_words_for_it(cluster, nob
 
 @pytest.fixture
 def router(cluster, tmp_path):
-    """As its pod would run it; it need not be ready."""
+    """Starts it as its pod would; it need not be ready."""
     cluster.install(PLAIN)
     cluster.kubectl("apply", "--filename", ROOT / "deploy/sample/model.yaml")
     cluster.kubectl("apply", "--filename", "-", stdin=json.dumps(SLICE))
     started = []
 
-    def start():
-        started.append(PodProcess(cluster, rendered(PLAIN).arguments, tmp_path))
+    def start(values=PLAIN):
+        started.append(PodProcess(cluster, rendered(values | WITHOUT_GRACE).arguments, tmp_path))
         return started[0]
 
     yield start
@@ -221,3 +223,32 @@ def test_a_missing_right_is_named_and_the_next_upgrade_gives_it_back(cluster, ro
     assert not is_ready(running)
     cluster.install(PLAIN)
     eventually(lambda: is_ready(running), running.process.printed, 60)
+
+
+def test_with_tls_the_router_takes_its_certificate_from_the_secret_and_follows_it(cluster, router, tmp_path):
+    def put(folder):
+        folder.mkdir()
+        paths = certificate(folder)
+        secret = ["create", "secret", "generic", "certificate", "--namespace", NAMESPACE, "--dry-run=client"]
+        text = cluster.kubectl(*secret, *(f"--from-file={path}" for path in paths), "--output", "json")
+        cluster.kubectl("apply", "--server-side", "--force-conflicts", "--filename", "-", stdin=text)
+        return paths[0].read_text()
+
+    def shown():
+        try:
+            return ssl.get_server_certificate(("127.0.0.1", running.tls_port), timeout=5)
+        except OSError:
+            return None
+
+    cluster.install(TLS)
+    first = put(tmp_path / "first")
+    running = router(TLS)
+    eventually(lambda: is_ready(running), running.process.printed, 30)
+    eventually(lambda: shown() == first, running.process.printed, 20)
+    # Port 80 of the chart sends clients there, and lets load balancers probe.
+    answer = requests.post(f"{running.url}/api/v1/endpoint/iris/score", data=b"{}", allow_redirects=False, timeout=10)
+    assert (answer.status_code, answer.headers["location"]) == (308, "https://127.0.0.1/api/v1/endpoint/iris/score")
+    assert requests.get(running.url, allow_redirects=False, timeout=10).status_code == 200
+    second = put(tmp_path / "second")
+    eventually(lambda: shown() == second, running.process.printed, 20)
+    assert "forbidden" not in running.process.printed().lower()

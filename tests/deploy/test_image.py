@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from cluster import Cluster, PodProcess
-from rendering import NAMESPACE, PLAIN, ROOT, rendered, run
+from rendering import NAMESPACE, PLAIN, ROOT, WITHOUT_GRACE, rendered, run
 from support import manifests
 from support.process import Process, answers, eventually, free_port
 
@@ -107,7 +107,7 @@ def test_the_image_needs_nothing_but_what_a_pod_has_and_starts_again_without_the
             cluster.kubectl("create", "namespace", namespace)
         cluster.install(PLAIN)
         cluster.kubectl("apply", "--filename", ROOT / "deploy/sample/model.yaml")
-        router = PodProcess(cluster, rendered(PLAIN).arguments, tmp_path, root)
+        router = PodProcess(cluster, rendered(PLAIN | WITHOUT_GRACE).arguments, tmp_path, root)
         try:
             router.process.wait_until_ready(f"{router.admin_url}/readyz")
             (endpoint,) = router.page("/debug/snapshot").json()["endpoints"]

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from metrics import ALERTS, DASHBOARD, INSTALL, Prometheus, alerts, filled, metrics_known, metrics_of, panels
 from rendering import PLAIN, ROOT, rendered, run
-from support.process import eventually, need
+from support.process import eventually, free_port, need
 from support.router import Router
-from traffic import Crowd, World
+from traffic import Crowd, World, certificate
 
 UNIT_TESTS = ROOT / "tests/deploy/alerts.test.yaml"
 
@@ -22,7 +22,11 @@ def prometheus(tmp_path_factory):
     try:
         # Settings beside those that a router of the peers' tests has.
         with pytest.MonkeyPatch.context() as environment:
+            certificate_file, key_file = certificate(folder)
             environment.setenv("SCOREFRONT_STATE_FILE", str(folder / "world.json"))
+            environment.setenv("SCOREFRONT_LISTEN_TLS", f"127.0.0.1:{free_port()}")
+            environment.setenv("SCOREFRONT_TLS_CERT", str(certificate_file))
+            environment.setenv("SCOREFRONT_TLS_KEY", str(key_file))
             router = Router(folder, world.objects)
         started.insert(0, router.process)
         running = Prometheus(folder, router.admin_url.removeprefix("http://"))
