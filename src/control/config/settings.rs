@@ -1,7 +1,7 @@
 //! Every setting: name, allowed values, default, meaning, and where it goes.
 //!
 //! The command line, the environment, the file, `/debug/config`, `docs/configuration.md` and all error messages are
-//! made of this one table. The default is what [`Config::default`] holds, so it is written down once.
+//! made of this one table. The default is what [`super::Config::default`] holds, so it is written down once.
 
 use super::rows::{millis, number, switch};
 
