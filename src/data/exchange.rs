@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use http::header::EXPECT;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
 use super::forward::{Answer, Outgoing, forward};
@@ -42,8 +44,8 @@ struct Route {
     upgrade: Option<HeaderValue>,
 }
 
-/// A refused request with a body up to this size is read over, and its connection goes on.
-const DISCARD_MAX: u64 = 16 << 10;
+/// A refused request with a body up to this size is read whole first, and its connection goes on.
+const SMALL_BODY_MAX: u64 = 16 << 10;
 
 /// Handles one request.
 pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>, mut ledger: Ledger) -> Response<AnswerBody> {
@@ -67,9 +69,10 @@ pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>, mut le
         Err(mut refused) => {
             if !body.is_end_stream() && link.is_http2() {
                 discard(link.worker.clone(), body);
-            } else if !body.is_end_stream() {
+            } else if !body.is_end_stream() && !read_small_body(&link, &parts.headers, body).await {
+                // What is left of it cannot be told from a next request's head.
                 link.set_unread();
-                refused.close |= headers::content_length(&parts.headers).is_none_or(|length| length > DISCARD_MAX);
+                refused.close = true;
             }
             return respond::refuse(refused, ledger, server_timing);
         }
@@ -79,6 +82,24 @@ pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>, mut le
         Ok(answer) => pass_on(&link, parts, answer, &route, ledger).await,
         Err(refused) => respond::refuse(refused, ledger, server_timing),
     }
+}
+
+/// Reads the body of a request that is refused, if it is small and comes soon. Says whether it is over. A client that
+/// waits to be told to go on is not told.
+async fn read_small_body(link: &Link, headers: &HeaderMap, mut body: Incoming) -> bool {
+    let is_small = headers::content_length(headers).is_some_and(|length| length <= SMALL_BODY_MAX);
+    if !is_small || headers.contains_key(EXPECT) {
+        return false;
+    }
+    let rest = async {
+        while let Some(frame) = body.frame().await {
+            if frame.is_err() {
+                return false;
+            }
+        }
+        true
+    };
+    tokio::time::timeout(link.worker.limits().goodbye_timeout, rest).await.unwrap_or(false)
 }
 
 /// Opens the ledger with what the head tells.

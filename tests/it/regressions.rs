@@ -174,6 +174,32 @@ async fn a_client_that_sends_on_after_a_refusal_still_reads_it() {
 }
 
 #[tokio::test]
+async fn a_refused_request_whose_small_body_comes_late_does_not_cost_the_connection() {
+    let replica = ScriptedReplica::start(|_| ok("fine")).await;
+    let world = World::new().deployment("blue", &[], &[replica.address]);
+    let router = Router::start_with(&world, |config| config.limits.goodbye_timeout = Duration::from_millis(300)).await;
+    let head = |more: &str| {
+        format!("POST {PATH} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer wrong\r\n{more}Content-Length: 5\r\n\r\n")
+    };
+    // As some clients do: the head, and a moment later the body.
+    let mut client = router.client().await;
+    client.send(head("")).await;
+    eventually("the head is read", async || router.metric("scorefront_connections").await == 1.0).await;
+    client.send("hello").await;
+    let got = client.answer().await;
+    assert_eq!((got.status, got.header("connection")), (401, None));
+    assert_eq!(client.ask(score("next")).await.status, 200);
+    // A body that does not come, or that waits to be asked for, ends the connection, and the client is told so.
+    for more in ["", "Expect: 100-continue\r\n"] {
+        let mut client = router.client().await;
+        let got = client.ask(head(more)).await;
+        assert_eq!((got.status, got.header("connection")), (401, Some("close")), "{more}");
+        assert!(client.is_closed().await);
+    }
+    router.drain().await;
+}
+
+#[tokio::test]
 async fn a_refused_client_that_never_stops_sending_is_cut_off() {
     let replica = ScriptedReplica::start(|_| ok("")).await;
     let world = World::new().deployment("blue", &[], &[replica.address]);

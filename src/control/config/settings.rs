@@ -138,7 +138,7 @@ pub const SETTINGS: &[Setting] = &[
         10,
         60_000,
         limits.goodbye_timeout,
-        "How long a client has to take the router's last word on a connection that is about to be closed."
+        "How long a client has to take the router's last word on a connection that is about to be closed, and a refused one to finish a body of up to 16 KiB, which saves its connection."
     ),
     millis!(
         "tunnel-idle-ms",
