@@ -19,12 +19,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
 use crate::control;
+use crate::control::certificates::Certificates;
 use crate::control::config::{self, Config};
 use crate::control::discovery::{self, Discovery, Source};
 use crate::control::state_file::StateFile;
 use crate::core::snapshot::Snapshot;
 use crate::core::vitals::Vitals;
 use crate::data::listen::{Listener, Workers, accept};
+use crate::data::tls::Tls;
 use crate::data::worker::{Handle, Phase, Shared, Worker};
 use crate::ops::access_log::AccessLog;
 use crate::ops::admin::{self, Admin};
@@ -51,6 +53,7 @@ pub struct App {
     pub vitals: Arc<Vitals>,
     ready: Ready,
     listeners: Vec<Listener>,
+    certificates: Option<Certificates>,
     admin: Admin,
     access_log: AccessLog,
 }
@@ -58,8 +61,10 @@ pub struct App {
 /// Where a router listens.
 #[derive(Clone, Debug)]
 pub struct Addresses {
-    /// For clients.
+    /// For clients without TLS.
     pub listen: Vec<SocketAddr>,
+    /// For clients with TLS.
+    pub listen_tls: Vec<SocketAddr>,
     /// For operators.
     pub admin: SocketAddr,
 }
@@ -70,13 +75,23 @@ impl App {
         let workers = config.workers;
         let vitals = Arc::new(Vitals::new(workers, Instant::now()));
         let bind = |address: &SocketAddr| Listener::bind(*address).with_context(|| format!("--listen {address}"));
-        let listeners = config.listen.iter().map(bind).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut listeners = config.listen.iter().map(bind).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut certificates = None;
+        if !config.tls.listen.is_empty() {
+            let opened = Certificates::open(&config.tls, vitals.clone()).map_err(anyhow::Error::msg)?;
+            let tls = Arc::new(Tls::new(&config.limits, opened.resolver(), opened.verifier())?);
+            for address in &config.tls.listen {
+                let listener = Listener::bind(*address).with_context(|| format!("--listen-tls {address}"))?;
+                listeners.push(listener.with_tls(tls.clone()));
+            }
+            certificates = Some(opened);
+        }
         let admin = admin::bind(config.admin).with_context(|| format!("--admin {}", config.admin))?;
         let access_log = AccessLog::start(&config.access_log, workers, config.access_log_buffer_bytes, vitals.clone())
             .with_context(|| format!("--access-log {}", config.access_log))?;
         let ready = Ready::new(vitals.clone());
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-        Ok(Self { config, embedded: None, snapshot, vitals, ready, listeners, admin, access_log })
+        Ok(Self { config, embedded: None, snapshot, vitals, ready, listeners, certificates, admin, access_log })
     }
 
     /// Serves these manifests too.
@@ -88,8 +103,9 @@ impl App {
 
     /// Where it listens.
     pub fn addresses(&self) -> Addresses {
-        let listen = self.listeners.iter().map(Listener::address).collect();
-        Addresses { listen, admin: self.admin.local_addr() }
+        let (tls, plain): (Vec<_>, Vec<_>) = self.listeners.iter().partition(|listener| listener.has_tls());
+        let [listen, listen_tls] = [plain, tls].map(|some| some.into_iter().map(Listener::address).collect());
+        Addresses { listen, listen_tls, admin: self.admin.local_addr() }
     }
 
     /// Serves until it is asked to end. Must run on a single-threaded runtime with time and I/O.
@@ -126,13 +142,17 @@ impl App {
             levels,
             config: serde_json::to_value(&self.config)?,
         });
+        let renewing = match self.certificates {
+            Some(certificates) => Some(tokio::spawn(follow(certificates, &self.config, &self.ready).await?)),
+            None => None,
+        };
         let admin = tokio::spawn(self.admin.serve(state, reached(phases.clone(), Phase::Forced)));
         let workers = start_workers(&self.config, &shared, &self.access_log)?;
         serve_listeners(self.listeners, &workers, &phases);
         tracing::info!(
             target: "scorefront::start",
             version = env!("CARGO_PKG_VERSION"), commit = env!("SCOREFRONT_COMMIT"),
-            listen = ?addresses.listen, admin = %addresses.admin, workers = workers.len(), "serving"
+            listen = ?addresses.listen, listen_tls = ?addresses.listen_tls, admin = %addresses.admin, workers = workers.len(), "serving"
         );
         // Every worker is waited for, also after one that ended badly.
         let join = move || workers.into_iter().map(Handle::join).filter(|joined| !joined).count() == 0;
@@ -153,9 +173,24 @@ impl App {
         }
         discovery.abort();
         admin.abort();
+        renewing.inspect(tokio::task::JoinHandle::abort);
         self.access_log.flush(FLUSH);
         end
     }
+}
+
+/// Follows the certificates; readiness waits for those of Secrets.
+async fn follow(
+    certificates: Certificates,
+    config: &Config,
+    ready: &Ready,
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let cluster = match (certificates.need_cluster(), &config.kubeconfig) {
+        (false, _) => None,
+        (true, Some(file)) => Some(read_kubeconfig(file).await?),
+        (true, None) => Some(kube::Config::infer().await.context("tls-secret: no way to the API server")?),
+    };
+    certificates.follow(cluster, |what| ready.block(what)).map_err(anyhow::Error::msg)
 }
 
 fn start_workers(config: &Config, shared: &Shared, access_log: &AccessLog) -> io::Result<Vec<Handle>> {

@@ -1,5 +1,6 @@
 //! Everything that changes the world, off the data threads: configuration, discovery, publication.
 
+pub mod certificates;
 pub mod check;
 pub mod config;
 pub mod discovery;

@@ -3,6 +3,7 @@
 
 pub mod assemble;
 pub mod balance;
+pub mod certificates;
 pub mod count;
 pub mod dice;
 pub mod facts;
@@ -22,3 +23,4 @@ pub mod split;
 pub mod state;
 mod sync;
 pub mod vitals;
+pub mod x509;

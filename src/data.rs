@@ -2,7 +2,7 @@
 //!
 //! Every worker is one thread with one runtime and owns what it needs: idle connections, log buffer, counters. What
 //! workers share is atomic and belongs to `core`. Files in the order in which a request meets them:
-//! `listen` hands sockets to workers, `connection` speaks HTTP on one, `exchange` carries one request through
+//! `listen` hands sockets to workers, `tls` does the handshake, `connection` speaks HTTP on one, `exchange` carries one request through
 //! `auth`, `admit` and `forward`, and `respond` turns the end into an answer.
 
 pub(crate) mod admit;
@@ -19,9 +19,11 @@ pub(crate) mod mirror;
 pub(crate) mod paced;
 pub(crate) mod pending;
 pub(crate) mod pool;
+pub(crate) mod redirect;
 pub(crate) mod respond;
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub mod tls;
 pub(crate) mod tunnel;
 pub(crate) mod upload;
 pub mod worker;

@@ -292,6 +292,7 @@ fn served() -> Record {
     ));
     record.client_request_id = Some(HeaderValue::from_static("batch-17_a"));
     record.trace_id = Some(*b"0af7651916cd43dd8448eb211c80319c");
+    record.client_certificate = Some(HeaderValue::from_static("spiffe://cluster/ns/batch/sa/nightly"));
     record.queue_position = Some(2);
     record.queued = Some(Duration::from_micros(4_200));
     record.admitted = Some(after(&record, 4_250));

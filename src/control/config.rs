@@ -25,8 +25,10 @@ mod layers;
 mod rows;
 mod setting;
 pub mod settings;
+mod tls;
 
 pub use self::command::markdown;
+pub use self::tls::{ClientAuth, Tls};
 
 /// Where Kubernetes objects come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ impl fmt::Display for Source {
 pub struct Config {
     /// Addresses for clients.
     pub listen: Vec<SocketAddr>,
+    /// TLS of clients.
+    pub tls: Tls,
     /// Address of the admin port.
     pub admin: SocketAddr,
     /// Where objects come from.
@@ -88,6 +92,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
+            tls: Tls::default(),
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
             sources: vec![Source::Kubernetes],
             namespaces: Vec::new(),
@@ -188,6 +193,10 @@ where
     let quick = name == command::QUICKSTART;
     let start = if quick { quickstart() } else { Config::default() };
     let mut config = layers.apply(start).map_err(Stop::Invalid)?;
+    let problems = tls::problems(&config);
+    if !problems.is_empty() {
+        return Err(Stop::Invalid(problems));
+    }
     if config.workers == 0 {
         config.workers = cores::workers(Path::new("/"));
     }

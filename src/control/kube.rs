@@ -13,7 +13,6 @@
 mod backoff;
 mod failure;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -31,7 +30,7 @@ use self::backoff::Backoff;
 use self::failure::Failure;
 use super::facts::{ENDPOINT_LABEL, SERVICE_LABEL};
 use super::index::Scope;
-use super::objects::{EndpointSlice, Kind, Meta, Object, ObjectKey, Secret, Service};
+use super::objects::{EndpointSlice, Kind, Meta, Object, Secret, Service};
 use super::publish::Update;
 use crate::core::facts::{ObjectRef, Problem};
 
@@ -53,11 +52,12 @@ pub(super) fn client(mut config: kube::Config) -> Result<Client, kube::Error> {
     Client::try_from(config)
 }
 
-/// One kind in one namespace, or in all.
+/// One kind in one namespace, or in all; or one object.
 pub(super) struct Watch {
     client: Client,
     kind: Kind,
     namespace: Option<String>,
+    name: Option<String>,
 }
 
 /// How a watch ended.
@@ -71,9 +71,31 @@ enum End {
 }
 
 /// A kind as it comes from the API server.
-trait Watched: DeserializeOwned + Clone + Send + 'static {
+pub(super) trait Watched: DeserializeOwned + Clone + Send + 'static {
     fn meta(&self) -> &Meta;
+}
+
+/// A kind that endpoints are made of.
+trait Discovered: Watched {
     fn into_object(self) -> Object;
+}
+
+/// Who is told what a watch sees. An error says that nobody listens any more.
+pub(super) trait Audience<K>: Sync {
+    type Gone: Send;
+
+    /// These are all objects that there are.
+    fn reset(&self, objects: Vec<K>) -> impl Future<Output = Result<(), Self::Gone>> + Send;
+    /// An object is new or was changed.
+    fn apply(&self, object: K) -> impl Future<Output = Result<(), Self::Gone>> + Send;
+    /// An object is gone.
+    fn delete(&self, object: K) -> impl Future<Output = Result<(), Self::Gone>> + Send;
+    /// Everything there was to say until now has been said.
+    fn in_step(&self) -> impl Future<Output = Result<(), Self::Gone>> + Send;
+    /// The API server answers.
+    fn recovered(&self) -> impl Future<Output = Result<(), Self::Gone>> + Send;
+    /// It does not, for this reason.
+    fn failed(&self, message: String) -> impl Future<Output = Result<(), Self::Gone>> + Send;
 }
 
 /// One page of a list.
@@ -86,7 +108,13 @@ struct Page<K> {
 
 impl Watch {
     pub(super) fn new(client: Client, kind: Kind, namespace: Option<String>) -> Self {
-        Self { client, kind, namespace }
+        Self { client, kind, namespace, name: None }
+    }
+
+    /// Of one object alone, so that the right to see that one is enough.
+    pub(super) fn one(client: Client, kind: Kind, object: &ObjectRef) -> Self {
+        let (namespace, name) = (object.namespace.to_string(), object.name.to_string());
+        Self { client, kind, namespace: Some(namespace), name: Some(name) }
     }
 
     /// What it is called in messages.
@@ -101,15 +129,16 @@ impl Watch {
     /// Watches until nobody listens any more.
     pub(super) async fn run(self, feed: usize, updates: Sender<Update>) -> Result<(), SendError<Update>> {
         let scope = Scope { feed, part: self.name().into(), is_trusted: false };
-        let teller = Teller { scope, kind: self.kind, updates };
+        let teller = Teller { scope, updates };
         match self.kind {
-            Kind::Service => self.follow::<Service>(&teller).await,
-            Kind::EndpointSlice => self.follow::<EndpointSlice>(&teller).await,
-            Kind::Secret => self.follow::<Secret>(&teller).await,
+            Kind::Service => self.follow::<Service, _>(&teller).await,
+            Kind::EndpointSlice => self.follow::<EndpointSlice, _>(&teller).await,
+            Kind::Secret => self.follow::<Secret, _>(&teller).await,
         }
     }
 
-    async fn follow<K: Watched>(&self, teller: &Teller) -> Result<(), SendError<Update>> {
+    /// Tells an audience of objects of this form, until nobody listens any more.
+    pub(super) async fn follow<K: Watched, A: Audience<K>>(&self, teller: &A) -> Result<(), A::Gone> {
         let mut backoff = Backoff::default();
         let mut version = None;
         loop {
@@ -118,17 +147,19 @@ impl Watch {
                 None => match self.list::<K>().await {
                     Ok((objects, at)) => {
                         teller.reset(objects).await?;
+                        teller.recovered().await?;
+                        teller.in_step().await?;
                         (at, true)
                     }
                     Err(failure) => {
-                        teller.failed(&failure).await?;
+                        teller.failed(failure.message(self.kind)).await?;
                         backoff.wait().await;
                         continue;
                     }
                 },
             };
             let (start, begun_at) = (Instant::now(), at.clone());
-            let end = self.watch::<K>(&mut at, teller).await?;
+            let end = self.watch::<K, A>(&mut at, teller).await?;
             let was_gone = matches!(end, End::Gone);
             let lasted = start.elapsed() >= Duration::from_secs(WATCH_SECONDS.into());
             match end {
@@ -136,7 +167,7 @@ impl Watch {
                 End::Over => {}
                 End::Gone => at.clear(),
                 End::Failed(failure) => {
-                    teller.failed(&failure).await?;
+                    teller.failed(failure.message(self.kind)).await?;
                     if failure.needs_list() {
                         at.clear();
                     }
@@ -158,15 +189,20 @@ impl Watch {
     }
 
     /// All objects and the version that they are of.
-    async fn list<K: Watched>(&self) -> Result<(Vec<Object>, String), Failure> {
+    async fn list<K: Watched>(&self) -> Result<(Vec<K>, String), Failure> {
         let mut objects = Vec::new();
-        let mut params = ListParams { label_selector: self.selector(), limit: Some(PAGE), ..ListParams::default() };
+        let mut params = ListParams {
+            label_selector: self.selector(),
+            field_selector: self.field_selector(),
+            limit: Some(PAGE),
+            ..ListParams::default()
+        };
         loop {
             let request = Request::new(self.path()).list(&params).map_err(Failure::request)?;
             let text = timeout(ANSWER_TIMEOUT, self.client.request_text(request)).await;
             let text = text.map_err(|_| Failure::silent("list", ANSWER_TIMEOUT))?.map_err(Failure::client)?;
             let page: Page<K> = serde_json::from_str(&text).map_err(|error| Failure::form(self.kind, &error))?;
-            objects.extend(page.items.into_iter().flatten().map(K::into_object));
+            objects.extend(page.items.into_iter().flatten());
             let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
             match (filled(page.metadata.continue_), filled(page.metadata.resource_version)) {
                 (Some(token), _) => params.continue_token = Some(token),
@@ -177,10 +213,13 @@ impl Watch {
     }
 
     /// Watches from version `at` on, and moves it along.
-    async fn watch<K: Watched>(&self, at: &mut String, teller: &Teller) -> Result<End, SendError<Update>> {
-        let timeout_seconds = Some(WATCH_SECONDS);
-        let params =
-            WatchParams { label_selector: self.selector(), timeout: timeout_seconds, ..WatchParams::default() };
+    async fn watch<K: Watched, A: Audience<K>>(&self, at: &mut String, teller: &A) -> Result<End, A::Gone> {
+        let params = WatchParams {
+            label_selector: self.selector(),
+            field_selector: self.field_selector(),
+            timeout: Some(WATCH_SECONDS),
+            ..WatchParams::default()
+        };
         let request = match Request::new(self.path()).watch(&params, at) {
             Ok(request) => request,
             Err(error) => return Ok(End::Failed(Failure::request(error))),
@@ -207,11 +246,13 @@ impl Watch {
             match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     move_to(at, object.meta());
-                    teller.apply(object.into_object()).await?;
+                    teller.apply(object).await?;
+                    teller.in_step().await?;
                 }
                 WatchEvent::Deleted(object) => {
                     move_to(at, object.meta());
-                    teller.delete(object.into_object().key()).await?;
+                    teller.delete(object).await?;
+                    teller.in_step().await?;
                 }
                 WatchEvent::Bookmark(bookmark) => {
                     *at = bookmark.metadata.resource_version;
@@ -238,10 +279,15 @@ impl Watch {
     /// Services cannot be narrowed down: their names may be in the selector, which the API server does not search.
     fn selector(&self) -> Option<String> {
         match self.kind {
+            _ if self.name.is_some() => None,
             Kind::Service => None,
             Kind::EndpointSlice => Some(SERVICE_LABEL.into()),
             Kind::Secret => Some(ENDPOINT_LABEL.into()),
         }
+    }
+
+    fn field_selector(&self) -> Option<String> {
+        self.name.as_ref().map(|name| format!("metadata.name={name}"))
     }
 }
 
@@ -259,73 +305,62 @@ fn move_to(at: &mut String, meta: &Meta) {
     }
 }
 
-/// Speaks for one watch.
+/// Speaks to the publisher for one watch.
 struct Teller {
     scope: Scope,
-    kind: Kind,
     updates: Sender<Update>,
 }
 
 impl Teller {
-    async fn reset(&self, objects: Vec<Object>) -> Result<(), SendError<Update>> {
-        self.updates.send(Update::Reset(self.scope.clone(), objects)).await?;
-        self.recovered().await?;
-        self.in_step().await
+    async fn trouble(&self, problem: Option<Problem>) -> Result<(), SendError<Update>> {
+        self.updates.send(Update::Trouble(self.scope.part.clone(), problem)).await
+    }
+}
+
+impl<K: Discovered> Audience<K> for Teller {
+    type Gone = SendError<Update>;
+
+    async fn reset(&self, objects: Vec<K>) -> Result<(), Self::Gone> {
+        let objects = objects.into_iter().map(K::into_object).collect();
+        self.updates.send(Update::Reset(self.scope.clone(), objects)).await
     }
 
-    async fn apply(&self, object: Object) -> Result<(), SendError<Update>> {
-        self.updates.send(Update::Apply(self.scope.clone(), object)).await?;
-        self.in_step().await
+    async fn apply(&self, object: K) -> Result<(), Self::Gone> {
+        self.updates.send(Update::Apply(self.scope.clone(), object.into_object())).await
     }
 
-    async fn delete(&self, key: ObjectKey) -> Result<(), SendError<Update>> {
-        self.updates.send(Update::Delete(self.scope.clone(), key)).await?;
-        self.in_step().await
+    async fn delete(&self, object: K) -> Result<(), Self::Gone> {
+        self.updates.send(Update::Delete(self.scope.clone(), object.into_object().key())).await
     }
 
-    async fn in_step(&self) -> Result<(), SendError<Update>> {
+    async fn in_step(&self) -> Result<(), Self::Gone> {
         self.updates.send(Update::InStep(self.scope.feed)).await
     }
 
-    async fn recovered(&self) -> Result<(), SendError<Update>> {
-        self.updates.send(Update::Trouble(self.scope.part.clone(), None)).await
+    async fn recovered(&self) -> Result<(), Self::Gone> {
+        self.trouble(None).await
     }
 
-    async fn failed(&self, failure: &Failure) -> Result<(), SendError<Update>> {
-        let part: &Arc<str> = &self.scope.part;
-        let object = ObjectRef { namespace: "".into(), name: part.clone() };
-        let message = failure.message(self.kind);
-        let problem = Problem { kind: "Source", object, field: "connection".into(), message };
-        self.updates.send(Update::Trouble(part.clone(), Some(problem))).await
+    async fn failed(&self, message: String) -> Result<(), Self::Gone> {
+        let object = ObjectRef { namespace: "".into(), name: self.scope.part.clone() };
+        self.trouble(Some(Problem { kind: "Source", object, field: "connection".into(), message })).await
     }
 }
 
-impl Watched for Service {
-    fn meta(&self) -> &Meta {
-        &self.metadata
-    }
+macro_rules! discovered {
+    ($($kind:ident)*) => {$(
+        impl Watched for $kind {
+            fn meta(&self) -> &Meta {
+                &self.metadata
+            }
+        }
 
-    fn into_object(self) -> Object {
-        Object::Service(Box::new(self))
-    }
+        impl Discovered for $kind {
+            fn into_object(self) -> Object {
+                Object::$kind(Box::new(self))
+            }
+        }
+    )*};
 }
 
-impl Watched for EndpointSlice {
-    fn meta(&self) -> &Meta {
-        &self.metadata
-    }
-
-    fn into_object(self) -> Object {
-        Object::EndpointSlice(Box::new(self))
-    }
-}
-
-impl Watched for Secret {
-    fn meta(&self) -> &Meta {
-        &self.metadata
-    }
-
-    fn into_object(self) -> Object {
-        Object::Secret(Box::new(self))
-    }
-}
+discovered!(Service EndpointSlice Secret);

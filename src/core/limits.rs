@@ -1,10 +1,29 @@
 //! Limits and waits of the data path that hold for the whole router. Those of one deployment are in
 //! [`super::facts::Settings`].
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    V12,
+    /// TLS 1.3.
+    V13,
+}
+
+impl fmt::Display for TlsVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V12 => "1.2",
+            Self::V13 => "1.3",
+        })
+    }
+}
 
 /// Every field is a setting of the same name (with its unit in the name there).
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +46,14 @@ pub struct Limits {
     pub connections_max: usize,
     /// HTTP/2 streams of one client connection at a time.
     pub streams_max: u32,
+    /// Oldest version of TLS that clients may speak.
+    pub tls_version_min: TlsVersion,
+    /// From accepting a connection to the end of its TLS handshake.
+    pub tls_handshake_timeout: Duration,
+    /// TLS handshakes under way at a time, over all workers.
+    pub tls_handshakes_max: usize,
+    /// Where clients without TLS are sent: the port of HTTPS as they reach it. `None`: they are served.
+    pub https_port: Option<u16>,
     /// Part of a request body that is kept for another attempt, in bytes.
     pub replay_bytes_max: usize,
     /// Time to connect to a replica.
@@ -69,6 +96,10 @@ impl Default for Limits {
             body_bytes_max: 100 << 20,
             connections_max: 10_000,
             streams_max: 128,
+            tls_version_min: TlsVersion::V12,
+            tls_handshake_timeout: Duration::from_secs(5),
+            tls_handshakes_max: 1000,
+            https_port: None,
             replay_bytes_max: 64 << 10,
             connect_timeout: Duration::from_secs(1),
             attempts_max: 3,

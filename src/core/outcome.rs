@@ -53,6 +53,8 @@ outcomes! {
     BodyTooLarge = "body_too_large", 413, "RequestBodyTooLarge";
     /// The request took too long to arrive.
     RequestTooSlow = "request_too_slow", 408, "RequestTooSlow";
+    /// The request came without TLS and is sent to where there is some.
+    Redirected = "redirected", 308, "HttpsRequired";
     /// No credentials, or wrong ones.
     Unauthorized = "unauthorized", 401, "Unauthorized";
     /// The path is none of the public forms.

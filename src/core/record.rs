@@ -66,6 +66,8 @@ pub struct Record {
     pub trace_id: Option<[u8; 32]>,
     /// How the client proved who it is.
     pub auth: AuthType,
+    /// Who the client is by its certificate, where it showed one.
+    pub client_certificate: Option<HeaderValue>,
     /// The endpoint, once found.
     pub endpoint: Option<Arc<Endpoint>>,
     /// The deployment, once chosen.
@@ -119,6 +121,7 @@ impl Record {
             ms_request_id: None,
             trace_id: None,
             auth: AuthType::None,
+            client_certificate: None,
             endpoint: None,
             deployment: None,
             replica: None,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::certificates::CertificateState;
 use super::count::Counter;
 use super::facts::Problem;
 use super::state::RefusalState;
@@ -18,6 +19,10 @@ pub struct Vitals {
     pub refusals: RefusalState,
     /// Client connections.
     pub connections: ConnectionCounts,
+    /// TLS handshakes with clients.
+    pub handshakes: HandshakeCounts,
+    /// Certificates that clients are shown, in the order of the configuration.
+    pub certificates: Mutex<Vec<CertificateState>>,
     /// The access log.
     pub access_log: LogCounts,
     /// Discovery.
@@ -36,6 +41,8 @@ impl Vitals {
             born,
             refusals: RefusalState::new(workers),
             connections: ConnectionCounts::default(),
+            handshakes: HandshakeCounts::default(),
+            certificates: Mutex::default(),
             access_log: LogCounts::default(),
             discovery: DiscoveryCounts::default(),
             state_file: StateFileCounts::default(),
@@ -79,6 +86,23 @@ pub struct ConnectionCounts {
     pub upstream_opened: Counter,
     /// Requests sent to replicas on a connection that was used before.
     pub upstream_reused: Counter,
+}
+
+/// TLS handshakes with clients.
+#[derive(Debug, Default)]
+pub struct HandshakeCounts {
+    /// Under way now.
+    pub open: AtomicUsize,
+    /// Done from the beginning to the end.
+    pub full: Counter,
+    /// Done on the strength of an earlier one.
+    pub resumed: Counter,
+    /// Failed: the client sent no TLS, nothing in common with the router, or no valid certificate, or went away.
+    pub failed: Counter,
+    /// Not done in time.
+    pub timed_out: Counter,
+    /// Not begun in time, because so many others were under way.
+    pub crowded_out: Counter,
 }
 
 /// The access log.

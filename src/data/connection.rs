@@ -1,6 +1,6 @@
-//! One client connection: HTTP/1.1 or HTTP/2 with prior knowledge, its deadlines, and its end when the router drains.
+//! One client connection: HTTP/1.1 or HTTP/2, its deadlines, and its end when the router drains.
 //!
-//! It starts as HTTP/1. A client that opens with the HTTP/2 preface makes hyper's parser say so, and the connection
+//! With TLS the handshake says which. Without, it starts as HTTP/1. A client that opens with the HTTP/2 preface makes hyper's parser say so, and the connection
 //! goes on as HTTP/2 with what was read so far put back: nothing is sniffed on the way of everybody else.
 //!
 //! Deadlines of a connection (those of an exchange are its own): time to the whole head, time between requests, and
@@ -31,6 +31,7 @@ use super::paced::{StreamExecutor, pace};
 use super::respond;
 use super::socket::{Doing, Link, Socket};
 use super::stream::AnswerBody;
+use super::tls::{Tls, Transport};
 use super::worker::{Phase, Worker};
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
@@ -55,24 +56,37 @@ impl Drop for Guard {
 }
 
 /// Serves a socket, on the worker's own thread.
-pub(crate) fn spawn(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
+pub(crate) fn spawn(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>) {
     let guard = Guard::new(worker.clone());
     tokio::spawn(async move {
-        serve(&guard.0, socket, peer).await;
+        serve(&guard.0, socket, peer, tls).await;
         drop(guard);
     });
 }
 
-async fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr) {
+async fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>) {
     // Without it small answers would wait for acknowledgements; where it cannot be set, the connection is dying.
     let _ = socket.set_nodelay(true);
-    let link = Arc::new(Link::new(worker.clone(), peer));
+    let (transport, secured) = match tls {
+        None => (Transport::Plain(socket), None),
+        // In a box, so that connections without TLS do not carry the size of a handshake.
+        Some(tls) => match Box::pin(tls.open(worker, socket)).await {
+            Some((transport, secured)) => (transport, Some(secured)),
+            None => return,
+        },
+    };
+    let is_http2 = secured.as_ref().is_some_and(|secured| secured.is_http2);
+    let mut link = Link::new(worker.clone(), peer);
+    link.tls = secured;
+    let link = Arc::new(link);
     let _last = Last(link.clone());
+    let (socket, mut watch) = (Socket::new(transport, link.clone()), Watch::new(link.clone()));
+    if is_http2 {
+        return serve_http2(&link, socket, &mut watch).await;
+    }
     let answering = link.clone();
     let service = service_fn(move |request| handle(answering.clone(), request));
-    let connection = http1_builder(worker).serve_connection(Socket::new(socket, link.clone()), service);
-    let mut connection = connection.with_upgrades();
-    let mut watch = Watch::new(link.clone());
+    let mut connection = http1_builder(worker).serve_connection(socket, service).with_upgrades();
     match watch.over(Pin::new(&mut connection), Phase::Finishing, |c| c.graceful_shutdown()).await {
         End::Over(Err(error)) if error.is_parse_version_h2() => {
             let Some(parts) = connection.into_parts() else { return };

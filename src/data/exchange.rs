@@ -18,7 +18,7 @@ use super::respond::{self, Refused};
 use super::socket::Link;
 use super::stream::{AnswerBody, Passing};
 use super::upload::{Upload, discard};
-use super::{admit, auth, mirror, tunnel};
+use super::{admit, auth, mirror, redirect, tunnel};
 use crate::core::facts::Form;
 use crate::core::outcome::Outcome;
 use crate::core::record::Record;
@@ -56,6 +56,7 @@ pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>, mut le
     };
     let checked =
         headers::check(&parts, link.worker.limits()).map_err(|(outcome, detail)| unacceptable(outcome, detail, &link));
+    let checked = checked.and_then(|()| redirect::secured(&peer(&link), &parts));
     let routed = match (checked, path) {
         (Ok(()), Ok(target)) => choose(&link, &parts.headers, &target, &mut ledger)
             .and_then(|route| Ok((origin_form(&route.deployment, &target, parts.uri.query())?, route))),
@@ -91,6 +92,7 @@ pub(crate) fn open(link: &Arc<Link>, request: &Request<Incoming>) -> Ledger {
     record.uri = Some(request.uri().clone());
     record.version = request.version();
     record.user_agent = headers.get(http::header::USER_AGENT).cloned();
+    record.client_certificate = peer.tls.and_then(|tls| Some(tls.client.as_ref()?.identity.clone()));
     record.ms_request_id = headers::clean_client_id(headers, &headers::X_MS_REQUEST_ID);
     record.client_request_id =
         headers::clean_client_id(headers, &headers::X_MS_CLIENT_REQUEST_ID).or_else(|| record.ms_request_id.clone());
@@ -98,7 +100,13 @@ pub(crate) fn open(link: &Arc<Link>, request: &Request<Incoming>) -> Ledger {
 }
 
 fn peer(link: &Link) -> Peer<'_> {
-    Peer { address: link.peer, ip: &link.ip, trusted: link.trusted, limits: link.worker.limits() }
+    Peer {
+        address: link.peer,
+        ip: &link.ip,
+        trusted: link.trusted,
+        tls: link.tls.as_ref(),
+        limits: link.worker.limits(),
+    }
 }
 
 /// `/`: healthy, so that load balancers send traffic, unless they should send it elsewhere.
@@ -208,6 +216,11 @@ async fn score(
     let worker = &link.worker;
     let limits = worker.limits();
     if headers::content_length(&parts.headers).is_some_and(|length| length > limits.body_bytes_max) {
+        if link.is_http2() {
+            discard(worker.clone(), body);
+        } else {
+            link.set_unread();
+        }
         let message = format!("The request body is over max-body-bytes ({}).", limits.body_bytes_max);
         return Err(Refused::new(Outcome::BodyTooLarge, message).closing());
     }

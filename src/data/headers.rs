@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::{Method, Version};
 use uuid::Uuid;
 
+use super::tls::Secured;
 use crate::core::dice::Dice;
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
@@ -23,8 +24,9 @@ pub(crate) const X_MS_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-req
 pub(crate) const X_MS_CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 pub(crate) const MODEL_DEPLOYMENT: HeaderName = HeaderName::from_static("azureml-model-deployment");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -88,6 +90,8 @@ pub(crate) struct Peer<'a> {
     pub(crate) ip: &'a HeaderValue,
     /// Whether what it says about the client is believed.
     pub(crate) trusted: bool,
+    /// What its TLS handshake came to, where there was one.
+    pub(crate) tls: Option<&'a Secured>,
     pub(crate) limits: &'a Limits,
 }
 
@@ -309,31 +313,53 @@ fn join_cookies(headers: &mut HeaderMap) {
 fn forward_client(headers: &mut HeaderMap, peer: Peer<'_>) {
     let (ip, ip_value) = (peer.address.ip().to_canonical(), peer.ip.clone());
     let host = headers.get(HOST).cloned();
+    let scheme = if peer.tls.is_some() { "https" } else { "http" };
+    forward_certificate(headers, peer);
     if !peer.trusted {
         if headers.contains_key(FORWARDED) {
-            headers.insert(FORWARDED, forwarded_element(ip));
+            headers.insert(FORWARDED, forwarded_element(ip, scheme));
         }
         headers.insert(X_FORWARDED_FOR, ip_value.clone());
         headers.insert(X_REAL_IP, ip_value);
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
         set_or_remove(headers, X_FORWARDED_HOST, host.as_ref());
         return;
     }
     append_to_list(headers, &X_FORWARDED_FOR, ip_value.clone());
     if headers.contains_key(FORWARDED) {
-        append_to_list(headers, &FORWARDED, forwarded_element(ip));
+        append_to_list(headers, &FORWARDED, forwarded_element(ip, scheme));
     }
     headers.entry(X_REAL_IP).or_insert(ip_value);
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
     if let Some(host) = host {
         headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
 }
 
-fn forwarded_element(ip: IpAddr) -> HeaderValue {
+/// Says who the client is by its certificate, unless a trusted proxy already did. What anybody else says goes, also in a
+/// spelling that servers take for the same name (WSGI knows no difference between `-` and `_`).
+fn forward_certificate(headers: &mut HeaderMap, peer: Peer<'_>) {
+    let is_alike = |name: &&HeaderName| {
+        name.as_str().len() == X_FORWARDED_CLIENT_CERT.as_str().len()
+            && name
+                .as_str()
+                .bytes()
+                .zip(X_FORWARDED_CLIENT_CERT.as_str().bytes())
+                .all(|(a, b)| a == b || (a, b) == (b'_', b'-'))
+    };
+    let is_genuine = |name: &&HeaderName| peer.trusted && **name == X_FORWARDED_CLIENT_CERT;
+    while let Some(forged) = headers.keys().find(|name| is_alike(name) && !is_genuine(name)).cloned() {
+        headers.remove(forged);
+    }
+    if let Some(client) = peer.tls.and_then(|tls| tls.client.as_ref()) {
+        headers.entry(X_FORWARDED_CLIENT_CERT).or_insert_with(|| client.forwarded.clone());
+    }
+}
+
+fn forwarded_element(ip: IpAddr, scheme: &str) -> HeaderValue {
     let element = match ip {
-        IpAddr::V4(ip) => format!("for={ip};proto=http"),
-        IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto=http"),
+        IpAddr::V4(ip) => format!("for={ip};proto={scheme}"),
+        IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto={scheme}"),
     };
     HeaderValue::from_str(&element).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
 }

@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use uuid::Uuid;
 
+use super::tls::Tls;
 use super::worker::{Accepted, Handle, Phase, Worker};
 use super::{connection, headers, respond};
 use crate::core::outcome::Outcome;
@@ -34,6 +35,7 @@ const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Dur
 pub struct Listener {
     socket: std::net::TcpListener,
     address: SocketAddr,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Listener {
@@ -46,7 +48,19 @@ impl Listener {
         socket.listen(BACKLOG)?;
         let socket: std::net::TcpListener = socket.into();
         let address = socket.local_addr()?;
-        Ok(Self { socket, address })
+        Ok(Self { socket, address, tls: None })
+    }
+
+    /// The same for clients with TLS.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Arc<Tls>) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Whether its clients speak TLS.
+    pub fn has_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Where it is bound.
@@ -66,13 +80,13 @@ impl Workers {
     }
 
     /// Gives a socket, accepted by the first worker, to the one with the fewest connections.
-    fn give(&self, socket: TcpStream, peer: SocketAddr) {
+    fn give(&self, socket: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>) {
         let load = |entry: &&(Arc<Worker>, _)| entry.0.connections.load(Ordering::Relaxed);
         let Some((worker, inbox)) = self.0.iter().min_by_key(load) else { return };
         if worker.index == 0 {
-            return connection::spawn(worker, socket, peer);
+            return connection::spawn(worker, socket, peer, tls);
         }
-        let sent = socket.into_std().map(|socket| inbox.try_send(Accepted { socket, peer }));
+        let sent = socket.into_std().map(|socket| inbox.try_send(Accepted { socket, peer, tls }));
         if !matches!(sent, Ok(Ok(()))) {
             worker.shared.vitals.connections.refused.bump();
         }
@@ -83,7 +97,7 @@ impl Workers {
 pub async fn accept(listener: Listener, workers: Workers, mut phase: watch::Receiver<Phase>) -> io::Result<()> {
     let Some((first, _)) = workers.0.first().cloned() else { return Ok(()) };
     let (counts, limits) = (&first.shared.vitals.connections, first.limits());
-    let listener = TcpListener::from_std(listener.socket)?;
+    let (tls, listener) = (listener.tls, TcpListener::from_std(listener.socket)?);
     let turned_away = Arc::new(Semaphore::new(limits.connections_max / 10 + 1));
     let mut pause = *PAUSE.start();
     loop {
@@ -98,7 +112,10 @@ pub async fn accept(listener: Listener, workers: Workers, mut phase: watch::Rece
                 if counts.open.load(Ordering::Relaxed) >= limits.connections_max {
                     counts.refused.bump();
                     first.shared.vitals.refusals.bump(first.index, Outcome::Overloaded);
-                    if let Ok(place) = turned_away.clone().try_acquire_owned() {
+                    // With TLS it would take a handshake to say so.
+                    if tls.is_none()
+                        && let Ok(place) = turned_away.clone().try_acquire_owned()
+                    {
                         let id = headers::make_id(&mut first.dice());
                         let told = turn_away(socket, id, limits.goodbye_timeout);
                         tokio::spawn(async move {
@@ -107,7 +124,7 @@ pub async fn accept(listener: Listener, workers: Workers, mut phase: watch::Rece
                         });
                     }
                 } else {
-                    workers.give(socket, peer);
+                    workers.give(socket, peer, tls.clone());
                 }
             }
             Err(error) => {

@@ -31,16 +31,24 @@ pub(crate) struct Refused {
     pub(crate) retry_after_seconds: u32,
     /// Whether the client's connection cannot go on.
     pub(crate) close: bool,
+    /// Where the client should go instead.
+    pub(crate) location: Option<HeaderValue>,
 }
 
 impl Refused {
     pub(crate) fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), retry_after_seconds: 1, close: false }
+        Self { outcome, message: message.into(), retry_after_seconds: 1, close: false, location: None }
     }
 
     /// After so many seconds it may be worth another try.
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_seconds = seconds;
+        self
+    }
+
+    /// What is asked for is to be had elsewhere.
+    pub(crate) fn elsewhere(mut self, location: HeaderValue) -> Self {
+        self.location = Some(location);
         self
     }
 
@@ -70,6 +78,9 @@ pub(crate) fn refuse(refused: Refused, mut ledger: Ledger, server_timing: bool) 
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if outcome.invites_retry() {
         headers.insert(RETRY_AFTER, HeaderValue::from(refused.retry_after_seconds));
+    }
+    if let Some(location) = refused.location {
+        headers.insert(http::header::LOCATION, location);
     }
     if outcome == Outcome::Unauthorized {
         headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

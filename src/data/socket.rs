@@ -19,12 +19,12 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead as _, ReadBuf};
-use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use super::ledger::Ledger;
 use super::linger::read_over;
 use super::respond;
+use super::tls::{Secured, Transport};
 use super::worker::Worker;
 use crate::core::outcome::Outcome;
 
@@ -51,6 +51,8 @@ pub(crate) struct Link {
     pub(crate) ip: HeaderValue,
     /// Whether the peer is a trusted proxy.
     pub(crate) trusted: bool,
+    /// What the TLS handshake came to, where there was one.
+    pub(crate) tls: Option<Secured>,
     /// The id for a request that could not be read, of which there is at most one.
     pub(crate) fault_id: Uuid,
     doing: AtomicU8,
@@ -80,6 +82,7 @@ impl Link {
         Self {
             trusted: worker.limits().trusts(peer.ip()),
             peer,
+            tls: None,
             // An address is always a valid value.
             ip: HeaderValue::from_str(&peer.ip().to_canonical().to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
@@ -175,7 +178,9 @@ impl Link {
     /// It speaks HTTP/2: bytes between requests are frames, not heads.
     pub(crate) fn set_http2(&self) {
         self.is_http2.store(true, Ordering::Relaxed);
-        self.enter(Doing::Idle, Instant::now());
+        if self.doing().0 != Doing::Fresh {
+            self.enter(Doing::Idle, Instant::now());
+        }
     }
 
     pub(crate) fn is_http2(&self) -> bool {
@@ -191,8 +196,16 @@ impl Link {
     fn read(&self) {
         match self.doing() {
             (Doing::Idle, _) if !self.is_http2() => self.enter(Doing::Head, Instant::now()),
+            (Doing::Fresh, _) if self.is_http2() => self.enter(Doing::Idle, Instant::now()),
             (Doing::Fresh, _) => self.doing.store(Doing::Head as u8, Ordering::Relaxed),
             (Doing::Idle | Doing::Head | Doing::Exchange, _) => {}
+        }
+    }
+
+    fn note<T>(&self, written: &Poll<io::Result<T>>) {
+        match written {
+            Poll::Ready(_) => self.wrote(),
+            Poll::Pending => self.could_not_write(),
         }
     }
 
@@ -212,7 +225,7 @@ impl Link {
 /// See the head of the file.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    io: TokioIo<TcpStream>,
+    io: TokioIo<Transport>,
     link: Arc<Link>,
     /// Read before anything else: what another protocol had read too much.
     pushback: Bytes,
@@ -230,7 +243,7 @@ struct Substitute {
 }
 
 impl Socket {
-    pub(crate) fn new(io: TcpStream, link: Arc<Link>) -> Self {
+    pub(crate) fn new(io: Transport, link: Arc<Link>) -> Self {
         Self { io: TokioIo::new(io), link, pushback: Bytes::new(), substitute: None, is_clean: true }
     }
 
@@ -243,14 +256,17 @@ impl Socket {
     /// Makes the coming close a reset, so that nobody takes a truncated answer for a whole one.
     pub(crate) fn reset_on_close(&self) {
         // Best effort: where the option cannot be set, the missing end of the body still tells.
-        let _ = socket2::SockRef::from(self.io.inner()).set_linger(Some(Duration::ZERO));
+        let _ = socket2::SockRef::from(self.io.inner().socket()).set_linger(Some(Duration::ZERO));
     }
 
     /// Says that nothing more will come, then reads over what the client still sends: a socket that is closed with bytes
     /// unread resets the connection.
     pub(crate) async fn linger(mut self) {
-        let _ = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await;
-        let mut socket = self.io.into_inner();
+        let patience = self.link.worker.limits().goodbye_timeout;
+        let goodbye = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx));
+        let _ = tokio::time::timeout(patience, goodbye).await;
+        // With TLS too it is bytes that are thrown away: what they mean does not matter.
+        let mut socket = self.io.into_inner().into_socket();
         let mut waste = vec![0; 16 << 10];
         read_over(&self.link.worker, |cx| {
             let mut waste = ReadBuf::new(&mut waste);
@@ -266,7 +282,7 @@ impl Socket {
             let n = poll_fn(|cx| Pin::new(&mut self.io).poll_write(cx, bytes)).await?;
             bytes = bytes.get(n..).filter(|_| n > 0).ok_or(io::ErrorKind::WriteZero)?;
         }
-        Ok(())
+        poll_fn(|cx| Pin::new(&mut self.io).poll_flush(cx)).await
     }
 
     fn poll_substitute(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -303,10 +319,7 @@ impl Socket {
 
     fn note<T>(&mut self, written: &Poll<io::Result<T>>) {
         self.is_clean = false;
-        match written {
-            Poll::Ready(_) => self.link.wrote(),
-            Poll::Pending => self.link.could_not_write(),
-        }
+        self.link.note(written);
     }
 }
 
@@ -344,14 +357,20 @@ impl Write for Socket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let flushed = ready!(Pin::new(&mut this.io).poll_flush(cx));
+        // With TLS, what was written may still be waiting for the client.
+        let flushed = Pin::new(&mut this.io).poll_flush(cx);
+        this.link.note(&flushed);
+        let flushed = ready!(flushed);
         this.link.settle();
         this.is_clean = this.link.exchanges.load(Ordering::Relaxed) == 0;
         Poll::Ready(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        let shut = Pin::new(&mut this.io).poll_shutdown(cx);
+        this.link.note(&shut);
+        shut
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::connection;
 use super::pool::Pool;
+use super::tls::Tls;
 use crate::core::dice::Dice;
 use crate::core::limits::Limits;
 use crate::core::snapshot::Snapshot;
@@ -71,6 +72,8 @@ pub struct Worker {
 pub(crate) struct Accepted {
     pub(crate) socket: std::net::TcpStream,
     pub(crate) peer: SocketAddr,
+    /// How the client speaks TLS, if it does.
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 /// A running worker, from the outside.
@@ -123,7 +126,7 @@ impl Worker {
     /// Serves a socket that another worker accepted.
     fn take(self: &Arc<Self>, accepted: Accepted) {
         match TcpStream::from_std(accepted.socket) {
-            Ok(socket) => connection::spawn(self, socket, accepted.peer),
+            Ok(socket) => connection::spawn(self, socket, accepted.peer, accepted.tls),
             Err(_) => self.shared.vitals.connections.accept_errors.bump(),
         }
     }

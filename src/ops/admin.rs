@@ -19,6 +19,7 @@ use super::logging::Levels;
 use super::metrics::{Format, Metrics};
 use super::ready::Ready;
 
+mod certificates;
 mod dump;
 mod server;
 
@@ -39,6 +40,10 @@ const PAGES: &[(&str, &str)] = &[
         "200 when requests should be sent here, else 503 and what is waited for; says if the world is a restored one",
     ),
     ("/debug/snapshot", "endpoints, deployments and replicas with live counters, problems found in objects (JSON)"),
+    (
+        "/debug/certificates",
+        "certificates that clients are shown, how long they are valid, and what is wrong with new ones (JSON)",
+    ),
     ("/debug/config", "the configuration in force (JSON)"),
     (
         "/log-level",
@@ -99,6 +104,7 @@ where
     Ok(match path {
         "/metrics" => metrics(&state, request.headers()),
         "/debug/snapshot" => json(&dump::of(&state.snapshot.load_full(), &state.vitals)),
+        "/debug/certificates" => json(&certificates::of(&state.vitals)),
         "/debug/config" => json(&state.config),
         "/log-level" => text(StatusCode::OK, state.levels.current() + "\n"),
         _ => text(StatusCode::OK, index()),
@@ -151,7 +157,7 @@ where
 }
 
 fn index() -> String {
-    PAGES.iter().map(|(page, meaning)| format!("{page:<16} {meaning}\n")).collect()
+    PAGES.iter().map(|(page, meaning)| format!("{page:<20} {meaning}\n")).collect()
 }
 
 /// What a layer in front of [`answer`] refused: too many requests at a time, or too slow.

@@ -27,6 +27,7 @@ mod page;
 mod process;
 mod router;
 pub mod table;
+mod tls;
 
 pub(super) use self::router::discovery_age;
 
@@ -101,6 +102,7 @@ impl Collector for Everything {
         let mut page = Page::new(encoder);
         Deployments::of(&snapshot).write(&mut page, &self.vitals)?;
         router::write(&mut page, &snapshot, &self.vitals, &self.limits)?;
+        tls::write(&mut page, &self.vitals, &self.limits)?;
         process::write(&mut page)
     }
 }

@@ -2,15 +2,20 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::PATIENCE;
 
+/// Whatever bytes go to and fro on.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
 /// One connection.
 pub struct Client {
-    socket: TcpStream,
+    socket: Box<dyn Duplex>,
     buffer: Vec<u8>,
 }
 
@@ -66,12 +71,18 @@ impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).await.expect("the router listens");
         socket.set_nodelay(true).expect("a connected socket takes options");
-        Self { socket, buffer: Vec::new() }
+        Self::over(socket)
+    }
+
+    /// On a connection that is there already.
+    pub fn over(socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self { socket: Box::new(socket), buffer: Vec::new() }
     }
 
     /// Sends bytes.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.socket.write_all(bytes.as_ref()).await.expect("the router reads");
+        self.socket.flush().await.expect("the router reads");
     }
 
     /// Sends bytes to a router that may have closed already.

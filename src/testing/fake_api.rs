@@ -4,7 +4,7 @@
 //! is of, a watch tells everything after the version it was asked for, and a version that was compacted away is gone.
 //! On top of that it can be told to misbehave.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use http_body_util::{BodyExt, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -23,6 +23,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+use self::answers::{json_answer, line, refusal, status};
+
+mod answers;
 
 /// What is served, by its plural.
 const PLURALS: [&str; 3] = ["services", "endpointslices", "secrets"];
@@ -54,6 +58,8 @@ struct World {
     page: Option<usize>,
     /// Whether every page of a list but the first is refused.
     breaks_lists: bool,
+    /// Path and selector of every request.
+    asked: BTreeSet<String>,
     lists: HashMap<&'static str, usize>,
     watches: HashMap<&'static str, usize>,
     /// Whether events are sent a few bytes at a time.
@@ -187,6 +193,11 @@ impl FakeApi {
         self.world.lock().watches.get(plural).copied().unwrap_or(0)
     }
 
+    /// Path and selector of every request so far.
+    pub fn asked(&self) -> BTreeSet<String> {
+        self.world.lock().asked.clone()
+    }
+
     /// How many watches are open.
     pub fn watchers(&self) -> usize {
         self.world.lock().watchers.len()
@@ -269,8 +280,10 @@ fn answer(world: &Mutex<World>, request: &Request<Incoming>) -> Response<Body> {
     let plural = PLURALS.into_iter().find(|plural| parts.last() == Some(plural));
     let namespace =
         parts.iter().position(|part| *part == "namespaces").and_then(|at| parts.get(at + 1)).map(|n| (*n).to_owned());
-    let selector = query.get("labelSelector").map(|selector| selector.replace("%2F", "/"));
+    let selector = query.get("labelSelector").or_else(|| query.get("fieldSelector"));
+    let selector = selector.map(|selector| selector.replace("%2F", "/").replace("%3D", "="));
     let mut world = world.lock();
+    world.asked.insert(format!("{}?{}", request.uri().path(), selector.as_deref().unwrap_or("")));
     let Some(plural) = plural.filter(|_| request.method() == http::Method::GET) else { return refusal(405) };
     if let Some(&code) = world.refused.get(plural) {
         return refusal(code);
@@ -362,30 +375,12 @@ fn key_of(object: &Value) -> (String, String) {
     (text("namespace"), text("name"))
 }
 
-/// Selectors are of the form "has this label".
+/// Selectors are of the form "has this label", or `metadata.name=` and a name.
 fn is_selected(object: &Value, namespace: &Option<String>, selector: &Option<String>) -> bool {
     let meta = &object["metadata"];
     namespace.as_ref().is_none_or(|namespace| meta["namespace"] == **namespace)
-        && selector.as_ref().is_none_or(|label| meta["labels"].get(label).is_some())
-}
-
-fn line(event: &Value) -> Bytes {
-    format!("{event}\n").into()
-}
-
-fn status(code: u16, reason: &str) -> Value {
-    json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": "as the test wanted it", "reason": reason, "code": code
-    })
-}
-
-fn refusal(code: u16) -> Response<Body> {
-    json_answer(code, &status(code, "Refused"))
-}
-
-fn json_answer(code: u16, value: &Value) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from(value.to_string())).map_err(|never| match never {}).boxed());
-    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
+        && selector.as_ref().is_none_or(|selector| match selector.strip_prefix("metadata.name=") {
+            Some(name) => meta["name"] == name,
+            None => meta["labels"].get(selector).is_some(),
+        })
 }

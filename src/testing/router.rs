@@ -24,6 +24,8 @@ use crate::ops::signal::Request;
 pub struct Router {
     /// For clients.
     pub address: SocketAddr,
+    /// For clients with TLS, where it listens for those.
+    pub listen_tls: Vec<SocketAddr>,
     /// For operators.
     pub admin: SocketAddr,
     /// The world, as it is routed.
@@ -73,9 +75,9 @@ impl Router {
             })
             .expect("a thread for the router");
         let (addresses, snapshot, vitals) = started.await.expect("the router binds its sockets");
-        let address = addresses.listen[0];
-        let router =
-            Self { address, admin: addresses.admin, snapshot, vitals, directory, signals, thread: Some(thread) };
+        let (address, listen_tls) = (addresses.listen[0], addresses.listen_tls);
+        let (admin, thread) = (addresses.admin, Some(thread));
+        let router = Self { address, listen_tls, admin, snapshot, vitals, directory, signals, thread };
         eventually("the router is ready", async || router.admin("/readyz").await.0 == 200).await;
         router
     }
@@ -90,6 +92,11 @@ impl Router {
     /// Puts another world in place of the present one, in one step.
     pub fn rewrite(&self, world: &World) {
         write_manifests(self.directory.path().join("manifests"), world);
+    }
+
+    /// For clients with TLS.
+    pub fn tls(&self) -> SocketAddr {
+        *self.listen_tls.first().expect("it listens with TLS")
     }
 
     /// A connection for a client.

@@ -106,6 +106,9 @@ async fn a_body_over_the_limit_gets_413() {
     assert_eq!((got.status, got.error("code").as_str()), (413, "RequestBodyTooLarge"));
     assert!(got.error("message").contains("max-body-bytes"));
     let mut client = router.client().await;
+    assert!(client.try_send(score(&"x".repeat(2 << 20))).await, "what it still sends is read over");
+    assert_eq!((client.answer().await.status, client.is_closed().await), (413, true));
+    let mut client = router.client().await;
     client.send(format!("POST {PATH} HTTP/1.1\r\nHost: h\r\n{KEY}\r\nTransfer-Encoding: chunked\r\n\r\n")).await;
     client.try_send(format!("7d0\r\n{}\r\n0\r\n\r\n", "x".repeat(2000))).await;
     assert_eq!(client.answer().await.status, 413);

@@ -9,6 +9,8 @@ use super::Config;
 pub enum Group {
     /// Addresses and threads.
     Router,
+    /// TLS of clients.
+    Tls,
     /// Where objects come from.
     Discovery,
     /// Access log and trace log.
@@ -23,12 +25,14 @@ pub enum Group {
 
 impl Group {
     /// All, in the order of the documentation.
-    pub const ALL: [Self; 6] = [Self::Router, Self::Discovery, Self::Logs, Self::Drain, Self::Clients, Self::Replicas];
+    pub const ALL: [Self; 7] =
+        [Self::Router, Self::Tls, Self::Discovery, Self::Logs, Self::Drain, Self::Clients, Self::Replicas];
 
     /// The heading.
     pub fn title(self) -> &'static str {
         match self {
             Self::Router => "Router",
+            Self::Tls => "TLS",
             Self::Discovery => "Discovery",
             Self::Logs => "Logs",
             Self::Drain => "Drain",
@@ -118,6 +122,7 @@ impl Setting {
             ("namespace", _) => "all".to_owned(),
             ("kubeconfig", _) => "what kubectl uses, else the service account of the pod".to_owned(),
             ("state-file" | "state-key-file", _) => "none".to_owned(),
+            ("client-ca", Shown::Text(path)) if path.is_empty() => "none".to_owned(),
             (_, Shown::Number(number)) => number.to_string(),
             (_, Shown::Switch(on)) => on.to_string(),
             (_, Shown::Text(text)) => text,

@@ -118,6 +118,15 @@ fn impossible_values_are_refused() {
         ("--log-level", "scorefront=loud"),
         ("--access-log", ""),
         ("--trusted-proxies", "10.0.0.0/8,,"),
+        ("--listen-tls", "8443"),
+        ("--tls-cert", ""),
+        ("--tls-secret", "tls"),
+        ("--tls-secret", "a/../b"),
+        ("--tls-secret", "a/b/c"),
+        ("--tls-min-version", "1.1"),
+        ("--redirect-to-https", "true"),
+        ("--redirect-to-https", "0"),
+        ("--client-auth", "optional"),
     ] {
         let problems = problems(&[flag, value], &[]);
         assert!(problems.len() == 1 && problems[0].contains("allowed: "), "{flag} {value}: {problems:?}");
@@ -126,6 +135,29 @@ fn impossible_values_are_refused() {
     assert!(problems(&[], &[("SCOREFRONT_LISTEN", " ")])[0].contains("needs at least one value"));
     assert!(problems(&[], &[("SCOREFRONT_SOURCE", ",")])[0].contains("needs at least one value"));
     assert!(served(&[], &[("SCOREFRONT_NAMESPACE", "")]).namespaces.is_empty());
+}
+
+#[test]
+fn settings_of_tls_that_make_no_sense_together_are_refused() {
+    let listen = ["--listen-tls", "127.0.0.1:0"];
+    let pair = ["--tls-cert", "/a.crt", "--tls-key", "/a.key"];
+    for (arguments, complaint) in [
+        ([&listen[..], &pair[..2]].concat(), "tls-cert, tls-key: 1 and 0 files"),
+        ([&listen[..], &pair, &["--tls-cert", "/b.crt"]].concat(), "tls-cert, tls-key: 2 and 1 files"),
+        (listen.to_vec(), "listen-tls: there is no certificate"),
+        (pair.to_vec(), "tls-cert, tls-secret: nobody listens with TLS"),
+        (vec!["--client-ca", "/ca.crt"], "client-ca: nobody listens with TLS"),
+        (vec!["--listen", "off"], "listen: is off"),
+        (
+            [&listen[..], &["--tls-secret", "a/b", "--source", "manifests:/m"]].concat(),
+            "tls-secret: is read with source",
+        ),
+    ] {
+        let problems = problems(&arguments, &[]);
+        assert!(problems.len() == 1 && problems[0].starts_with(complaint), "{arguments:?}: {problems:?}");
+    }
+    let config = served(&[&["--listen", "off", "--tls-secret", "a/b"], &listen[..], &pair].concat(), &[]);
+    assert_eq!((config.listen.len(), config.tls.listen.len(), config.tls.pairs().count()), (0, 1, 1));
 }
 
 #[test]
@@ -155,6 +187,14 @@ fn every_number_takes_both_ends_of_its_range_and_nothing_beyond() {
 fn every_setting_writes_what_it_reads_and_nothing_else() {
     let other: &[(&str, &str)] = &[
         ("listen", "127.0.0.1:1"),
+        ("listen-tls", "127.0.0.1:3"),
+        ("tls-cert", "/tls.crt"),
+        ("tls-key", "/tls.key"),
+        ("tls-secret", "azureml/tls"),
+        ("tls-min-version", "1.3"),
+        ("redirect-to-https", "443"),
+        ("client-ca", "/ca.crt"),
+        ("client-auth", "accepted"),
         ("admin", "127.0.0.1:2"),
         ("source", "manifests:/m"),
         ("namespace", "models"),

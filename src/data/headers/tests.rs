@@ -20,7 +20,7 @@ fn record() -> Record {
 
 fn peer(limits: &Limits, trusted: bool) -> Peer<'_> {
     static IP: HeaderValue = HeaderValue::from_static("10.0.0.1");
-    Peer { address: SocketAddr::from(([10, 0, 0, 1], 999)), ip: &IP, trusted, limits }
+    Peer { address: SocketAddr::from(([10, 0, 0, 1], 999)), ip: &IP, trusted, tls: None, limits }
 }
 
 /// The headers that a replica gets, by name.

@@ -21,6 +21,7 @@ const USER_AGENT_MAX: usize = 70;
 const NAME_MAX: usize = 128;
 const ID_MAX: usize = 128;
 const DETAIL_MAX: usize = 256;
+const CERTIFICATE_MAX: usize = 256;
 
 macro_rules! fields {
     ($($(#[doc = $meaning:literal])* $constant:ident = $name:literal;)*) => {
@@ -74,6 +75,8 @@ fields! {
     TRACE_ID = "TraceId";
     /// How the client proved who it is: `key` or `none`.
     AUTH_TYPE = "AuthType";
+    /// Who the client is by its certificate, where it showed one: the first URI in it, else host name, else e-mail address, else the subject; cut at 256 bytes.
+    CLIENT_CERTIFICATE = "ClientCertificate";
     /// Start to the last byte sent, or to the client gone; milliseconds.
     TOTAL_DURATION = "TotalDurationMs";
     /// Start to the last byte of the request; milliseconds.
@@ -174,6 +177,9 @@ fn write_ids(out: &mut Vec<u8>, record: &Record) {
         text(out, TRACE_ID, trace, trace.len());
     }
     plain(out, AUTH_TYPE, record.auth.label());
+    if let Some(identity) = &record.client_certificate {
+        text(out, CLIENT_CERTIFICATE, identity.as_bytes(), CERTIFICATE_MAX);
+    }
 }
 
 fn write_times(out: &mut Vec<u8>, record: &Record, end: Instant) {

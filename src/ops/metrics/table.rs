@@ -164,6 +164,18 @@ metrics! {
         "1 while the router shuts down";
     BUILD = Info "scorefront_build_info" &["version", "commit"],
         "What is running";
+    TLS_HANDSHAKES = Counter "scorefront_tls_handshakes_total" &["result"],
+        "TLS handshakes that are over: full, resumed, failed, timed_out, crowded_out (waited for others and never began)";
+    TLS_HANDSHAKES_OPEN = Gauge "scorefront_tls_open_handshakes" &[],
+        "TLS handshakes under way";
+    TLS_HANDSHAKES_LIMIT = Gauge "scorefront_tls_open_handshakes_limit" &[],
+        "Most TLS handshakes that may be under way (tls-handshakes-max); more wait";
+    CERTIFICATE_DAYS = Gauge "scorefront_tls_certificate_expiry_days" &["source"],
+        "Days until the certificate that clients are shown expires; negative when it has; absent where there is none";
+    CERTIFICATE_PROBLEMS = Gauge "scorefront_tls_certificate_problems" &["source"],
+        "1 while what the file or Secret holds is not in use, because it is missing or broken; /debug/certificates says why";
+    CERTIFICATE_RENEWALS = Counter "scorefront_tls_certificate_renewals_total" &["source"],
+        "Times that another certificate was taken up";
     CPU = Counter "process_cpu_seconds_total" &[],
         "User and system CPU time";
     RESIDENT = Gauge "process_resident_memory_bytes" &[],
