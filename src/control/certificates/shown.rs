@@ -45,7 +45,9 @@ impl Table {
         let wildcard = name.as_deref().and_then(|name| Some(format!("*.{}", name.split_once('.')?.1)));
         let named = [name, wildcard].into_iter().flatten().filter_map(|name| self.by_name.get(&name)).flatten();
         let suits = |key: &&Arc<CertifiedKey>| sign::SigningKey::choose_scheme(&*key.key, schemes).is_some();
-        named.chain(&self.all).find(suits).cloned()
+        // A client that none suits is shown the default all the same: it then learns that there is no cipher in common,
+        // and not that it was denied access.
+        named.chain(&self.all).find(suits).or_else(|| self.all.first()).cloned()
     }
 }
 
@@ -92,7 +94,7 @@ mod tests {
             (Some("x.b.example"), &all, Some(2)),
             (Some("x.b.example"), &all[..2], Some(1)),
             (None, &all[2..], Some(2)),
-            (None, &[SignatureScheme::ED25519][..], None),
+            (None, &[SignatureScheme::ED25519][..], Some(0)),
         ] {
             let chosen = table.choose(name, schemes);
             let place = chosen.map(|key| pairs.iter().position(|pair| Arc::ptr_eq(&pair.key, &key)).unwrap());
