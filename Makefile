@@ -1,6 +1,6 @@
 # The checks themselves are in .ci/run, for both.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test unit peers tls loadtest loadtest-smoke fmt lint doc
+.PHONY: help quickstart test unit peers tls cluster deploy image loadtest loadtest-smoke fmt lint doc
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,15 @@ peers: ## the router with the stock model server, real clients and Prometheus
 
 tls: ## the router under a TLS scanner, OpenSSL and curl
 	@bash .ci/run tls
+
+cluster: ## the router on a real Kubernetes control plane; as root
+	@bash .ci/run cluster
+
+deploy: ## the chart, its manifests, alerts and dashboard
+	@bash .ci/run deploy
+
+image: ## the image, built and started
+	@bash .ci/run image
 
 loadtest: ## waiting and cost beside nginx, HAProxy and Envoy, judged; some 20 minutes on a quiet machine
 	@bash .ci/run loadtest

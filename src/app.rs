@@ -22,6 +22,7 @@ use crate::control;
 use crate::control::certificates::Certificates;
 use crate::control::config::{self, Config};
 use crate::control::discovery::{self, Discovery, Source};
+use crate::control::state_file::StateFile;
 use crate::core::snapshot::Snapshot;
 use crate::core::vitals::Vitals;
 use crate::data::listen::{Listener, Workers, accept};
@@ -118,6 +119,11 @@ impl App {
             phase: phases.clone(),
         };
         let mut sources = discovery(&self.config).await?;
+        sources.state_file = self.config.state_file.clone().map(|path| StateFile {
+            path,
+            max_age: self.config.state_max_age,
+            key_file: self.config.state_key_file.clone(),
+        });
         sources.sources.extend(self.embedded.map(|text| Source::Text { name: "embedded".to_owned(), text }));
         // Until discovery has said what it waits for, this block stands for all of that.
         let (ready, first) = (self.ready.clone(), self.ready.block("discovery to begin"));
@@ -306,7 +312,7 @@ async fn discovery(config: &Config) -> anyhow::Result<Discovery> {
             (config::Source::Kubernetes, Some(file)) => Source::Cluster(Box::new(read_kubeconfig(file).await?)),
         });
     }
-    Ok(Discovery { sources, namespaces: config.namespaces.clone(), workers: config.workers })
+    Ok(Discovery { sources, namespaces: config.namespaces.clone(), workers: config.workers, state_file: None })
 }
 
 async fn read_kubeconfig(file: &Path) -> anyhow::Result<kube::Config> {

@@ -12,3 +12,4 @@ mod nearest;
 pub mod objects;
 pub mod publish;
 pub mod registry;
+pub mod state_file;

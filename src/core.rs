@@ -8,6 +8,7 @@ pub mod count;
 pub mod dice;
 pub mod facts;
 pub mod gate;
+pub mod keys;
 pub mod limits;
 pub mod outcome;
 pub mod pace;

@@ -100,6 +100,7 @@ mod tests {
             }],
             namespaces: Vec::new(),
             workers: 1,
+            state_file: None,
         };
         let patience = std::time::Duration::from_secs(10);
         let (snapshot, problems) = crate::control::discovery::load(discovery, patience).await.unwrap();

@@ -8,3 +8,7 @@ mod cluster;
 mod files;
 #[path = "discovery/harness.rs"]
 mod harness;
+#[path = "discovery/restart.rs"]
+mod restart;
+#[path = "discovery/state.rs"]
+mod state;

@@ -8,7 +8,8 @@ use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use scorefront::control::discovery::Source;
+use scorefront::control::discovery::{Discovery, Source};
+use scorefront::control::state_file::StateFile;
 use scorefront::testing::fake_api::FakeApi;
 use scorefront::testing::objects::{annotated, mk_secret, mk_service, mk_slice};
 use tracing_subscriber::fmt::MakeWriter;
@@ -87,6 +88,36 @@ async fn every_change_and_every_problem_is_logged_once() {
     api.apply([mk_slice("ml/blue-1", "blue", &[])]);
     router.reads(&["iris@ml blue:"]).await;
     assert_eq!(log.count(&["replica removed", "in no endpoint slice any more"]), 1);
+}
+
+#[tokio::test]
+async fn a_restored_world_is_told_with_its_age_and_so_is_its_end() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let folder = tempfile::tempdir().expect("a folder");
+    let start = |api: &FakeApi| {
+        let file = StateFile {
+            path: folder.path().join("world"),
+            max_age: std::time::Duration::from_secs(3600),
+            key_file: None,
+        };
+        let (sources, namespaces) = (vec![cluster(api)], vec![]);
+        Running::start_as(Discovery { sources, namespaces, workers: 1, state_file: Some(file) })
+    };
+    let api = FakeApi::start().await;
+    api.apply([mk_service("ml/blue", "iris/blue")]);
+    let router = start(&api);
+    eventually("the world is kept", || (router.vitals.state_file.saves.read() == 1).then_some(())).await;
+    drop(router);
+    api.go_down();
+    let router = start(&api);
+    router.reads(&["iris@ml blue:"]).await;
+    assert_eq!(log.count(&["INFO", "state file read", "age_s="]), 1, "{}", log.text());
+    assert_eq!(log.count(&["WARN", "serving a restored world", "age_s="]), 1, "{}", log.text());
+    assert_eq!(log.count(&["the restored world was replaced"]), 0);
+    api.come_up().await;
+    eventually("the live world", || router.vitals.discovery.restored.lock().is_none().then_some(())).await;
+    assert_eq!(log.count(&["INFO", "the restored world was replaced by a live one", "age_s="]), 1, "{}", log.text());
+    assert_eq!(log.count(&["endpoint added"]), 2, "once live, once restored: what is the same is no news");
 }
 
 #[tokio::test]

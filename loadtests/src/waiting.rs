@@ -26,11 +26,11 @@ pub struct Arguments {
     /// Loads, in percent of what the replicas can serve.
     #[arg(long, value_delimiter = ',', default_values_t = [50, 70, 80], value_parser = clap::value_parser!(u32).range(1..=95))]
     loads: Vec<u32>,
-    /// Rounds; each has every load for every front-end.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=100))]
+    /// Rounds; each has every load for every front-end. Many short ones: what disturbs the machine spoils one of them.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
     /// Seconds of arrivals in one round at one load.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=300))]
     seconds: u64,
     /// Seed of arrivals and service times.
     #[arg(long, default_value_t = 1)]

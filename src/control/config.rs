@@ -63,6 +63,12 @@ pub struct Config {
     pub namespaces: Vec<String>,
     /// How to reach the API server; `None`: as pods do, else as kubectl does.
     pub kubeconfig: Option<PathBuf>,
+    /// Where the last good world is kept; `None`: nowhere.
+    pub state_file: Option<PathBuf>,
+    /// The oldest world that is served from it.
+    pub state_max_age: Duration,
+    /// A secret that its seals depend on.
+    pub state_key_file: Option<PathBuf>,
     /// Threads that serve requests.
     pub workers: usize,
     /// Where the access log goes.
@@ -91,6 +97,9 @@ impl Default for Config {
             sources: vec![Source::Kubernetes],
             namespaces: Vec::new(),
             kubeconfig: None,
+            state_file: None,
+            state_max_age: Duration::from_millis(86_400_000),
+            state_key_file: None,
             workers: 0,
             access_log: LogTarget::Stdout,
             access_log_buffer_bytes: 1 << 20,

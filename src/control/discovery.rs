@@ -17,6 +17,7 @@ use super::kube::{self, Watch};
 use super::manifests::{self, Namespaces};
 use super::objects::Kind;
 use super::publish::{BACKLOG, Publisher, Update};
+use super::state_file::{Keeper, Origin, StateFile};
 use crate::core::facts::Problem;
 use crate::core::snapshot::Snapshot;
 use crate::core::vitals::Vitals;
@@ -60,6 +61,8 @@ pub struct Discovery {
     pub namespaces: Vec<String>,
     /// How many workers count.
     pub workers: usize,
+    /// Where the world is kept for a start without the sources, if anywhere.
+    pub state_file: Option<StateFile>,
 }
 
 /// Why discovery cannot begin, or was not complete in time.
@@ -104,10 +107,18 @@ pub async fn run<B>(
     block: impl FnMut(&str) -> B,
     stop: impl Future<Output = ()>,
 ) -> Result<(), DiscoveryError> {
-    let feeds = feeds(&discovery).await?;
+    let (feeds, sources) = feeds(&discovery).await?;
     // Collected here and not lazily: everything blocks readiness before anything runs.
     let blocks: Vec<B> = feeds.iter().map(|feed| feed.name.as_str()).map(block).collect();
-    let publisher = Publisher::new(store, vitals, discovery.workers, blocks.into_iter());
+    let keeper = match discovery.state_file {
+        Some(file) => {
+            let mut namespaces = discovery.namespaces;
+            namespaces.sort_unstable();
+            Some(Keeper::open(file, Origin { sources, namespaces }, vitals.clone()).await)
+        }
+        None => None,
+    };
+    let publisher = Publisher::new(store, vitals, discovery.workers, blocks.into_iter(), keeper);
     let (sender, updates) = mpsc::channel(BACKLOG);
     let running = join_all(feeds.into_iter().enumerate().map(|(number, feed)| (feed.run)(number, sender.clone())));
     drop(sender);
@@ -143,7 +154,8 @@ pub async fn load(discovery: Discovery, patience: Duration) -> Result<(Arc<Snaps
     }
 }
 
-async fn feeds(discovery: &Discovery) -> Result<Vec<Feed>, DiscoveryError> {
+/// The feeds of all sources, and where each source is.
+async fn feeds(discovery: &Discovery) -> Result<(Vec<Feed>, Vec<String>), DiscoveryError> {
     if discovery.sources.is_empty() {
         return Err(DiscoveryError::NoSource);
     }
@@ -151,18 +163,23 @@ async fn feeds(discovery: &Discovery) -> Result<Vec<Feed>, DiscoveryError> {
         return Err(DiscoveryError::BadNamespace(bad.clone()));
     }
     let namespaces = Namespaces(discovery.namespaces.clone().into());
-    let mut feeds = Vec::new();
+    let (mut feeds, mut places) = (Vec::new(), Vec::new());
     for source in &discovery.sources {
         match source {
             Source::Kubernetes => {
                 let config = ::kube::Config::infer().await;
                 let config = config.map_err(|error| DiscoveryError::NoCluster(error.to_string()))?;
+                places.push(place(&config));
                 feeds.extend(watches(config, &discovery.namespaces)?);
             }
-            Source::Cluster(config) => feeds.extend(watches((**config).clone(), &discovery.namespaces)?),
+            Source::Cluster(config) => {
+                places.push(place(config));
+                feeds.extend(watches((**config).clone(), &discovery.namespaces)?);
+            }
             Source::Manifests(dir) => {
                 let (dir, namespaces) = (dir.clone(), namespaces.clone());
                 let name = format!("manifests {}", dir.display());
+                places.push(name.clone());
                 let run = Box::new(|number, updates| manifests::follow(number, dir, namespaces, updates).boxed());
                 feeds.push(Feed { name, run });
             }
@@ -170,11 +187,19 @@ async fn feeds(discovery: &Discovery) -> Result<Vec<Feed>, DiscoveryError> {
                 let (part, text, namespaces) = (name.as_str().into(), text.as_str().into(), namespaces.clone());
                 let run =
                     Box::new(|number, updates| manifests::recite(number, part, text, namespaces, updates).boxed());
+                places.push(format!("manifests {name}"));
                 feeds.push(Feed { name: format!("manifests {name}"), run });
             }
         }
     }
-    Ok(feeds)
+    Ok((feeds, places))
+}
+
+/// Which cluster it is, without credentials that may be in the URL.
+fn place(config: &::kube::Config) -> String {
+    let url = &config.cluster_url;
+    let port = url.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("kubernetes {}{port}", url.host().unwrap_or_default())
 }
 
 /// Whether it may be the name of a namespace; it becomes part of a path.

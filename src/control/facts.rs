@@ -9,11 +9,14 @@ mod secrets;
 mod services;
 mod slices;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use self::annotations::Draft;
+pub(super) use self::names::is_name;
 pub use self::secrets::parse_secret;
 pub use self::services::parse_service;
+pub(super) use self::slices::is_usable;
 pub use self::slices::parse_slice;
 use crate::core::facts::{DeploymentFacts, ObjectRef, Problem, SecretFacts, SliceFacts};
 
@@ -72,6 +75,17 @@ impl Parsed {
         };
         silent && self.problems.is_empty()
     }
+}
+
+/// Reads annotations that are no object's, and says what is wrong with them.
+pub(super) fn read_annotations(
+    kind: &'static str,
+    object: &ObjectRef,
+    notes: &BTreeMap<String, String>,
+) -> (Draft, Vec<Problem>) {
+    let mut reporter = Reporter::new(kind, object);
+    let draft = annotations::read(notes, None, &mut reporter);
+    (draft, reporter.finish())
 }
 
 /// Gathers the problems of one object.

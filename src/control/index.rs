@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::facts::{Deployment, Parsed, Said, parse_secret, parse_service, parse_slice};
 use super::objects::{Kind, Object, ObjectKey};
-use crate::core::assemble::{Assembled, LiveStates, World};
+use crate::core::assemble::{Assembled, Facts, LiveStates, World};
 use crate::core::facts::Problem;
 use crate::core::snapshot::Snapshot;
 
@@ -118,6 +118,16 @@ impl Index {
         let assembled = self.world.assemble(last, states);
         self.problems_changed |= self.world.take_problems_changed();
         assembled
+    }
+
+    /// Everything that is served from, to be kept for the next start.
+    pub fn facts(&self) -> Facts {
+        self.world.facts()
+    }
+
+    /// Takes the place of an older world; see [`World::succeed`].
+    pub fn succeed(&mut self, older: &World) {
+        self.world.succeed(older);
     }
 
     /// Everything that is wrong now, sorted, if that may be different from the last time this was asked.

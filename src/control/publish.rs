@@ -3,7 +3,7 @@
 //! The first change is published at once; under a burst, at most one snapshot every [`INTERVAL`], each of them as dear
 //! as what changed. Nothing is published before every feed was complete once: half a world would refuse requests that
 //! the whole one serves, and might give a name to the wrong namespace. From then on the last snapshot stays whatever
-//! becomes of the feeds.
+//! becomes of the feeds. Where there is a state file, its world may be served until then, as a whole too.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,8 @@ use tokio::time::{Instant, timeout_at};
 use super::index::{Index, Scope};
 use super::objects::{Object, ObjectKey};
 use super::registry::Registry;
-use crate::core::assemble::Change;
+use super::state_file::{Event, Keeper};
+use crate::core::assemble::{Assembled, Change};
 use crate::core::facts::Problem;
 use crate::core::snapshot::Snapshot;
 use crate::core::vitals::Vitals;
@@ -52,6 +53,7 @@ pub(super) struct Publisher<B> {
     store: Arc<ArcSwap<Snapshot>>,
     vitals: Arc<Vitals>,
     feeds: Vec<Feed<B>>,
+    keeper: Option<Keeper>,
     published: bool,
 }
 
@@ -61,22 +63,38 @@ struct Feed<B> {
 }
 
 impl<B> Publisher<B> {
-    /// With one block for each feed.
+    /// With one block for each feed, and whoever keeps the world for the next start.
     pub(super) fn new(
         store: Arc<ArcSwap<Snapshot>>,
         vitals: Arc<Vitals>,
         workers: usize,
         blocks: impl Iterator<Item = B>,
+        keeper: Option<(Keeper, Option<Problem>)>,
     ) -> Self {
         let feeds = blocks.map(|block| Feed { in_step_us: None, block: Some(block) }).collect();
-        Self { index: Index::default(), registry: Registry::new(workers), store, vitals, feeds, published: false }
+        let mut index = Index::default();
+        let keeper = keeper.map(|(keeper, problem)| {
+            if let Some(world) = keeper.world() {
+                index.succeed(world);
+            }
+            index.report(&keeper.part(), problem);
+            keeper
+        });
+        let registry = Registry::new(workers);
+        Self { index, registry, store, vitals, feeds, keeper, published: false }
     }
 
     /// Takes updates in and publishes, until nobody is left to send any.
     pub(super) async fn run(mut self, mut updates: mpsc::Receiver<Update>) {
         let mut next = Instant::now();
-        while let Some(update) = updates.recv().await {
-            self.take(update);
+        loop {
+            tokio::select! {
+                update = updates.recv() => match update {
+                    Some(update) => self.take(update),
+                    None => break,
+                },
+                event = next_event(&mut self.keeper) => self.heed(event),
+            }
             while Instant::now() < next
                 && let Ok(Some(update)) = timeout_at(next, updates.recv()).await
             {
@@ -97,8 +115,11 @@ impl<B> Publisher<B> {
             Update::Delete(scope, key) => self.index.delete(&scope, &key),
             Update::Reset(scope, objects) => self.index.reset(&scope, &objects),
             Update::Trouble(part, problem) => {
-                if problem.is_some() {
+                if let Some(problem) = &problem {
                     self.vitals.discovery.errors.bump();
+                    if let Some(keeper) = self.keeper.as_mut().filter(|_| problem.kind == "Source") {
+                        keeper.source_failed();
+                    }
                 }
                 self.index.report(&part, problem);
             }
@@ -111,40 +132,71 @@ impl<B> Publisher<B> {
         }
     }
 
+    fn heed(&mut self, event: Event) {
+        if let (Event::Told(problem), Some(keeper)) = (event, &self.keeper) {
+            self.index.report(&keeper.part(), problem);
+        }
+    }
+
     /// Publishes what changed. Says whether there was anything.
     fn publish(&mut self) -> bool {
         let oldest = self.feeds.iter().map(|feed| feed.in_step_us).min().flatten();
-        if let Some(oldest) = oldest {
-            let last = self.store.load_full();
-            let assembled = self.index.assemble(&last, &self.registry);
-            let is_first = !std::mem::replace(&mut self.published, true);
-            let news = assembled.is_some() || is_first;
-            match assembled {
-                Some(assembled) => {
-                    self.store.store(assembled.snapshot.clone());
-                    assembled.settle();
-                    assembled.changes.iter().for_each(log_change);
-                }
-                // An empty world is a world: who waits for the first snapshot must see it.
-                None if is_first => {
-                    let mut empty = (*last).clone();
-                    empty.version += 1;
-                    self.store.store(Arc::new(empty));
-                }
-                None => {}
-            }
-            if news {
-                self.vitals.discovery.publications.bump();
-            }
-            self.vitals.discovery.in_step_us.store(oldest, Ordering::Relaxed);
-            for feed in &mut self.feeds {
-                feed.block = None;
-            }
-            self.tell_problems();
-            return news;
-        }
+        let news = match oldest {
+            Some(oldest) => self.publish_live(oldest),
+            None => self.publish_restored(),
+        };
         self.tell_problems();
-        false
+        news
+    }
+
+    /// Every feed was complete once, and all of them were in step at `oldest`.
+    fn publish_live(&mut self, oldest: u64) -> bool {
+        let last = self.store.load_full();
+        let assembled = self.index.assemble(&last, &self.registry);
+        let is_first = !std::mem::replace(&mut self.published, true);
+        let news = assembled.is_some() || is_first;
+        match assembled {
+            Some(assembled) => self.put(&assembled),
+            // An empty world is a world: who waits for the first snapshot must see it.
+            None if is_first => {
+                let mut same = (*last).clone();
+                same.version += 1;
+                self.store.store(Arc::new(same));
+            }
+            None => {}
+        }
+        if news {
+            self.vitals.discovery.publications.bump();
+        }
+        self.vitals.discovery.in_step_us.store(oldest, Ordering::Relaxed);
+        self.unblock();
+        if let Some(keeper) = &mut self.keeper {
+            keeper.live(news, oldest, || self.index.facts());
+        }
+        news
+    }
+
+    /// Some feed has said nothing yet. What the others said waits: half a world must not replace a whole one.
+    fn publish_restored(&mut self) -> bool {
+        let Some(mut world) = self.keeper.as_mut().and_then(Keeper::restore) else { return false };
+        if let Some(assembled) = world.assemble(&self.store.load_full(), &self.registry) {
+            self.put(&assembled);
+        }
+        self.vitals.discovery.publications.bump();
+        self.unblock();
+        true
+    }
+
+    fn put(&self, assembled: &Assembled) {
+        self.store.store(assembled.snapshot.clone());
+        assembled.settle();
+        assembled.changes.iter().for_each(log_change);
+    }
+
+    fn unblock(&mut self) {
+        for feed in &mut self.feeds {
+            feed.block = None;
+        }
     }
 
     /// Each problem is logged when it appears and when it is gone.
@@ -159,6 +211,14 @@ impl<B> Publisher<B> {
             let Problem { kind, object, field, message } = problem;
             tracing::info!(target: TARGET, kind, %object, field, "solved: {message}");
         }
+    }
+}
+
+/// Never comes where nothing is kept.
+async fn next_event(keeper: &mut Option<Keeper>) -> Event {
+    match keeper {
+        Some(keeper) => keeper.next().await,
+        None => std::future::pending().await,
     }
 }
 

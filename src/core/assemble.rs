@@ -12,12 +12,14 @@
 mod access;
 mod diff;
 mod endpoint;
+mod keep;
 mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 pub use self::diff::{Action, Change};
+pub use self::keep::Facts;
 use super::facts::{DeploymentFacts, Form, ObjectRef, Problem, SecretFacts, SliceFacts};
 use super::snapshot::{Deployment, Endpoint, ReplicaId, Snapshot};
 use super::state::{DeploymentState, RefusalState, ReplicaState};

@@ -11,6 +11,8 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::uri::PathAndQuery;
 
+use super::keys::KeyDigest;
+
 /// Which of the two public URL forms a deployment answers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Form {
@@ -252,16 +254,6 @@ pub struct SliceFacts {
     pub ports: Vec<(Option<Arc<str>>, u16)>,
     /// Its addresses.
     pub addresses: Vec<AddressFacts>,
-}
-
-/// SHA-256 of a key. Keys themselves are forgotten as soon as they were read.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KeyDigest(pub [u8; 32]);
-
-impl fmt::Debug for KeyDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeyDigest(…)")
-    }
 }
 
 /// The keys of one endpoint.

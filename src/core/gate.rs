@@ -185,12 +185,17 @@ impl Gate {
     pub fn replace(&self, replicas: Arc<[Arc<Replica>]>, slots_per_replica: u32) {
         let limit = if slots_per_replica == 0 { UNLIMITED } else { slots_per_replica };
         // Sorted before the lock is taken: a deployment of a thousand replicas is compared within a moment.
-        let mut kept: Vec<u64> = replicas.iter().map(|replica| replica.state.serial()).collect();
+        let mut kept: Vec<_> = replicas.iter().map(|replica| (replica.state.serial(), replica.address)).collect();
         kept.sort_unstable();
         let mut line = self.line.lock();
         let old = std::mem::replace(&mut line.replicas, replicas);
-        for replica in old.iter().filter(|replica| kept.binary_search(&replica.state.serial()).is_err()) {
-            replica.state.withdraw();
+        for was in old.iter() {
+            let at = kept.binary_search_by_key(&was.state.serial(), |&(serial, _)| serial);
+            match at.ok().and_then(|at| kept.get(at)) {
+                None => was.state.withdraw(),
+                Some(&(_, address)) if address != was.address => was.state.give_another_try(),
+                Some(_) => {}
+            }
         }
         line.closed = false;
         for replica in line.replicas.iter() {

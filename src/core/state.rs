@@ -86,6 +86,11 @@ impl ReplicaState {
     /// at the clock for a replica that is away.
     pub(crate) fn withdraw(&self) {
         self.slots.set_limit(0);
+        self.give_another_try();
+    }
+
+    /// If it is left out, its time has come: what failed there is no more, as after a restart at another address.
+    pub(crate) fn give_another_try(&self) {
         self.slots.turn(Standing::Out, Standing::Due);
     }
 

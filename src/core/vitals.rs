@@ -1,7 +1,7 @@
 //! Counters of the router as a whole, shared by all planes: each writes its own part, `ops` reads them all.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -27,6 +27,8 @@ pub struct Vitals {
     pub access_log: LogCounts,
     /// Discovery.
     pub discovery: DiscoveryCounts,
+    /// The file that a restart would be served from.
+    pub state_file: StateFileCounts,
     /// Copies of mirrored requests under way.
     pub mirrors: AtomicUsize,
     draining: AtomicBool,
@@ -43,6 +45,7 @@ impl Vitals {
             certificates: Mutex::default(),
             access_log: LogCounts::default(),
             discovery: DiscoveryCounts::default(),
+            state_file: StateFileCounts::default(),
             mirrors: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
         }
@@ -124,4 +127,35 @@ pub struct DiscoveryCounts {
     pub in_step_us: AtomicU64,
     /// What is wrong with objects right now, sorted.
     pub problems: Mutex<Vec<Problem>>,
+    /// While what is served was read from the state file: as of when it is.
+    pub restored: Mutex<Option<Stamp>>,
+}
+
+/// The state file.
+#[derive(Debug, Default)]
+pub struct StateFileCounts {
+    /// As of when the world in it is; none as long as there is no file that counts.
+    pub as_of: Mutex<Option<Stamp>>,
+    /// How long it is.
+    pub bytes: AtomicU64,
+    /// Times that it was written.
+    pub saves: Counter,
+    /// Times that it could not be written, or was refused.
+    pub errors: Counter,
+}
+
+/// A moment that may be longer ago than the process: how old something was when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// How old it was.
+    pub age: Duration,
+    /// When.
+    pub at: Instant,
+}
+
+impl Stamp {
+    /// How old it is now.
+    pub fn age_at(&self, now: Instant) -> Duration {
+        self.age + now.saturating_duration_since(self.at)
+    }
 }

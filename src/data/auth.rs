@@ -1,10 +1,9 @@
 //! Who may score: keys, compared by their digests.
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
+use crate::core::keys::Presented;
 use crate::core::record::AuthType;
 use crate::core::snapshot::Access;
 
@@ -53,10 +52,10 @@ pub(crate) fn check(access: &Access, headers: &HeaderMap) -> Result<AuthType, Re
     if keys.is_empty() {
         return Err(Refusal::NoKeys);
     }
-    let presented = digest(&SHA256, key);
+    let presented = Presented::new(key);
     let mut matches = 0_u8;
     for key in keys.iter() {
-        matches |= u8::from(verify_slices_are_equal(presented.as_ref(), &key.0).is_ok());
+        matches |= u8::from(key.recognises(&presented));
     }
     if matches == 0 { Err(Refusal::Wrong) } else { Ok(AuthType::Key) }
 }
@@ -70,15 +69,10 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::facts::KeyDigest;
+    use crate::core::keys::{KeyDigest, Seal};
 
     fn access(keys: &[&str]) -> Access {
-        let digests = keys.iter().map(|key| {
-            let mut bytes = [0; 32];
-            bytes.copy_from_slice(digest(&SHA256, key.as_bytes()).as_ref());
-            KeyDigest(bytes)
-        });
-        Access::Keys(digests.collect())
+        Access::Keys(keys.iter().map(|key| KeyDigest::of(key.as_bytes())).collect())
     }
 
     fn headers(values: &[&str]) -> HeaderMap {
@@ -95,6 +89,16 @@ mod tests {
         assert_eq!(check(&access, &headers(&["Basic Zmlyc3Q="])), Err(Refusal::NotBearer));
         assert_eq!(check(&access, &headers(&["Bearer first", "Bearer first"])), Err(Refusal::NotBearer));
         assert_eq!(check(&access, &headers(&[])), Err(Refusal::Missing));
+    }
+
+    #[test]
+    fn keys_of_a_restored_world_are_as_valid_as_they_were() {
+        let seal = Seal([3; 32]);
+        let digests = ["first", "second"].map(|key| KeyDigest::of(key.as_bytes()).sealed(&seal).unwrap());
+        let access = Access::Keys(digests.into_iter().map(|tag| KeyDigest::Sealed { tag, seal }).collect());
+        assert_eq!(check(&access, &headers(&["Bearer first"])), Ok(AuthType::Key));
+        assert_eq!(check(&access, &headers(&["Bearer second"])), Ok(AuthType::Key));
+        assert_eq!(check(&access, &headers(&["Bearer third"])), Err(Refusal::Wrong));
     }
 
     #[test]

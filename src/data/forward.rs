@@ -68,9 +68,9 @@ struct Plan {
 }
 
 impl Outgoing {
-    /// One request of it. The headers are copied only if another attempt may need them.
-    fn request(&mut self, last: bool) -> Request<UploadBody> {
-        let headers = if last { std::mem::take(&mut self.headers) } else { self.headers.clone() };
+    /// One request of it. With `keep` the headers stay here too, for another attempt.
+    fn request(&mut self, keep: bool) -> Request<UploadBody> {
+        let headers = if keep { self.headers.clone() } else { std::mem::take(&mut self.headers) };
         let mut request = Request::new(self.upload.as_ref().map_or_else(UploadBody::empty, Upload::body));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.target.clone();
@@ -171,7 +171,8 @@ async fn attempt(
     };
     let reused = connector.reused;
     let (read, before) = (connector.read(), connector.read().load(Ordering::Relaxed));
-    let request = outgoing.request(plan.last && !reused);
+    // What was sent on a new connection is not sent again; what could not be sent comes back.
+    let request = outgoing.request(reused && !plan.last);
     let mut pending = Pending::send(connector, request, Busy::new(lease, worker.clone()));
     let reply = wait_for_reply(worker, &mut pending, ledger, deadline).await?;
     let parts = pending.into_parts();
@@ -189,7 +190,11 @@ async fn attempt(
         }
         (Ok(_), _) => Err(Failure::Broke { stale: false, unsent: false, detail: "the slot was lost".to_owned() }),
         (Err(mut error), (busy, _)) => {
-            let unsent = error.take_message().is_some();
+            let returned = error.take_message();
+            let unsent = returned.is_some();
+            if let Some(request) = returned {
+                outgoing.headers = request.into_parts().0.headers;
+            }
             let detail = describe(error.error());
             match busy {
                 Some(busy) if unsent => drop(busy.unused()),

@@ -35,7 +35,10 @@ const JSON: &str = "application/json";
 const PAGES: &[(&str, &str)] = &[
     ("/metrics", "metrics for Prometheus, as text or OpenMetrics"),
     ("/healthz", "200 as long as the process works"),
-    ("/readyz", "200 when requests should be sent here, else 503 and what is waited for"),
+    (
+        "/readyz",
+        "200 when requests should be sent here, else 503 and what is waited for; says if the world is a restored one",
+    ),
     ("/debug/snapshot", "endpoints, deployments and replicas with live counters, problems found in objects (JSON)"),
     (
         "/debug/certificates",
@@ -119,11 +122,12 @@ fn metrics(state: &State, headers: &http::HeaderMap) -> Answer {
 
 fn readiness(ready: &Ready) -> Answer {
     let pending = ready.pending();
+    let remark = ready.remark().map(|remark| remark + "\n").unwrap_or_default();
     if pending.is_empty() {
-        return text(StatusCode::OK, "ready\n".to_owned());
+        return text(StatusCode::OK, format!("ready\n{remark}"));
     }
-    let lines = pending.iter().map(|what| format!("waiting for {what}\n"));
-    text(StatusCode::SERVICE_UNAVAILABLE, lines.collect())
+    let lines = pending.iter().map(|what| format!("waiting for {what}\n")).collect::<String>();
+    text(StatusCode::SERVICE_UNAVAILABLE, lines + &remark)
 }
 
 async fn change_level<B>(state: &State, request: Request<B>) -> Answer

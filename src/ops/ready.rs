@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -47,6 +48,13 @@ impl Ready {
         pending
     }
 
+    /// What whoever asks whether it is ready should know beside that.
+    pub fn remark(&self) -> Option<String> {
+        let as_of = (*self.vitals.discovery.restored.lock())?;
+        let age_s = as_of.age_at(Instant::now()).as_secs();
+        Some(format!("serving a restored world, {age_s} s old: the sources have not all answered since the start"))
+    }
+
     /// Whether requests should be sent here.
     pub fn is_ready(&self) -> bool {
         !self.vitals.is_draining() && self.blocks.lock().pending.is_empty()
@@ -78,9 +86,10 @@ impl Drop for Block {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::Duration;
 
     use super::*;
+    use crate::core::vitals::Stamp;
 
     fn ready() -> (Ready, Arc<Vitals>) {
         let vitals = Arc::new(Vitals::new(1, Instant::now()));
@@ -99,6 +108,17 @@ mod tests {
         assert_eq!(ready.pending(), ["the list of Secrets"]);
         drop(secrets);
         assert!(ready.is_ready() && ready.pending().is_empty());
+    }
+
+    #[test]
+    fn a_router_that_serves_a_restored_world_is_ready_and_says_how_old_that_is() {
+        let (ready, vitals) = ready();
+        assert_eq!(ready.remark(), None);
+        let at = Instant::now();
+        *vitals.discovery.restored.lock() = Some(Stamp { age: Duration::from_secs(90), at });
+        assert!(ready.is_ready());
+        let remark = ready.remark().unwrap_or_default();
+        assert!(remark.contains("restored world, 9") && remark.contains(" s old"), "{remark}");
     }
 
     #[test]

@@ -157,7 +157,7 @@ async fn a_check_prints_a_table_and_one_line_for_each_problem() {
     ];
     fs::write(dir.path().join("a.yaml"), text(&objects)).expect("a file");
     fs::write(dir.path().join("b.yaml"), "kind: [").expect("a file");
-    let discovery = Discovery { sources: vec![source(dir.path())], namespaces: vec![], workers: 1 };
+    let discovery = Discovery { sources: vec![source(dir.path())], namespaces: vec![], workers: 1, state_file: None };
     let (snapshot, problems) = discovery::load(discovery, Duration::from_secs(20)).await.expect("complete");
     let printed = check::render(&snapshot, &problems);
     let lines: Vec<_> = printed.lines().collect();
@@ -184,7 +184,12 @@ async fn a_check_prints_a_table_and_one_line_for_each_problem() {
     assert_eq!(lines.iter().filter(|line| line.starts_with("problem: ")).count(), 3, "{printed}");
     assert!(printed.contains("b.yaml: line 1: "), "{printed}");
     assert!(printed.contains("scorefront.dev/max-queue-length: \"-1\" is not allowed: 0 to 100000"), "{printed}");
-    let missing = Discovery { sources: vec![source(&dir.path().join("nowhere"))], namespaces: vec![], workers: 1 };
+    let missing = Discovery {
+        sources: vec![source(&dir.path().join("nowhere"))],
+        namespaces: vec![],
+        workers: 1,
+        state_file: None,
+    };
     let (waiting, problems) = not_in_time(missing).await;
     assert!(waiting.contains("nowhere") && problems.len() == 1, "{waiting} {problems:?}");
 }

@@ -70,7 +70,10 @@ impl Drop for Running {
 impl Running {
     pub(crate) fn start(sources: Vec<Source>, namespaces: &[&str]) -> Self {
         let namespaces = namespaces.iter().map(|&namespace| namespace.to_owned()).collect();
-        let discovery = Discovery { sources, namespaces, workers: 1 };
+        Self::start_as(Discovery { sources, namespaces, workers: 1, state_file: None })
+    }
+
+    pub(crate) fn start_as(discovery: Discovery) -> Self {
         let store = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
         let vitals = Arc::new(Vitals::new(1, Instant::now()));
         let blocked = Arc::new(AtomicUsize::new(0));

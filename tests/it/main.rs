@@ -3,6 +3,7 @@
 
 mod abandon;
 mod changes;
+mod downgrade;
 mod drain;
 mod hostile;
 mod mirror;
@@ -12,5 +13,6 @@ mod regressions;
 mod retry;
 mod routing;
 mod slow_readers;
+mod smuggling;
 mod streaming;
 mod tls;

@@ -121,7 +121,7 @@ impl Setting {
             ("workers", _) => "the CPU limit of the cgroup rounded up, else the cores".to_owned(),
             ("namespace", _) => "all".to_owned(),
             ("kubeconfig", _) => "what kubectl uses, else the service account of the pod".to_owned(),
-            ("client-ca", Shown::Text(path)) if path.is_empty() => "none".to_owned(),
+            ("client-ca" | "state-file" | "state-key-file", Shown::Text(path)) if path.is_empty() => "none".to_owned(),
             (_, Shown::Number(number)) => number.to_string(),
             (_, Shown::Switch(on)) => on.to_string(),
             (_, Shown::Text(text)) => text,

@@ -7,6 +7,7 @@ use super::rows::{millis, number, switch};
 
 pub use super::setting::{Group, Setting};
 
+mod state;
 mod tls;
 mod words;
 
@@ -42,6 +43,9 @@ pub const SETTINGS: &[Setting] = &[
     words::SOURCE,
     words::NAMESPACE,
     words::KUBECONFIG,
+    state::FILE,
+    state::MAX_AGE,
+    state::KEY_FILE,
     words::ACCESS_LOG,
     number!(
         "access-log-buffer-bytes",

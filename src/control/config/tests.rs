@@ -199,6 +199,8 @@ fn every_setting_writes_what_it_reads_and_nothing_else() {
         ("source", "manifests:/m"),
         ("namespace", "models"),
         ("kubeconfig", "/kube"),
+        ("state-file", "/state/world"),
+        ("state-key-file", "/secret/state"),
         ("access-log", "/log"),
         ("log-format", "json"),
         ("log-level", "debug"),

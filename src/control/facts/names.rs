@@ -5,7 +5,7 @@ pub(super) const NAME_RANGE: &str =
     "3 to 32 letters, digits and hyphens, beginning with a letter, not ending with a hyphen";
 
 /// Whether it is the name of an endpoint or a deployment: `^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$`, 3-32 characters.
-pub(super) fn is_name(text: &str) -> bool {
+pub(in crate::control) fn is_name(text: &str) -> bool {
     (3..=32).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.ends_with(|c: char| c.is_ascii_alphanumeric())

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
-
 use super::names::{NAME_RANGE, is_name};
 use super::{ENDPOINT_LABEL, Parsed, Reporter, Said, shown};
 use crate::control::objects::Secret;
-use crate::core::facts::{KeyDigest, Name, SecretFacts};
+use crate::core::facts::{Name, SecretFacts};
+use crate::core::keys::KeyDigest;
 
 /// The longest key: a request head has no room for more.
 const KEY_BYTES_MAX: usize = 4096;
@@ -59,8 +58,7 @@ fn digest_of(field: &str, key: &[u8], reporter: &mut Reporter<'_>) -> Option<Key
         reporter.report(format!("data.{field}"), format!("{wrong}; the key is not valid"));
         return None;
     }
-    let digest = digest::digest(&digest::SHA256, key);
-    digest.as_ref().try_into().ok().map(KeyDigest)
+    Some(KeyDigest::of(key))
 }
 
 #[cfg(test)]
@@ -80,7 +78,7 @@ mod tests {
     }
 
     fn digest(key: &str) -> KeyDigest {
-        KeyDigest(digest::digest(&digest::SHA256, key.as_bytes()).as_ref().try_into().unwrap())
+        KeyDigest::of(key.as_bytes())
     }
 
     #[test]

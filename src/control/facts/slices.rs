@@ -71,7 +71,7 @@ fn address(
     })
 }
 
-fn is_usable(ip: IpAddr, is_trusted: bool) -> bool {
+pub(in crate::control) fn is_usable(ip: IpAddr, is_trusted: bool) -> bool {
     let ip = ip.to_canonical();
     let own = match ip {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::facts::{AuthMode, DeploymentFacts, KeyDigest, Problem, SecretFacts};
+use super::super::facts::{AuthMode, DeploymentFacts, Problem, SecretFacts};
+use super::super::keys::KeyDigest;
 use super::super::snapshot::Access;
 
 /// The field that problems with credentials are reported at.
@@ -29,7 +30,7 @@ pub(super) fn decide(
         );
         problems.push(problem(asking, message));
     }
-    keys.sort_unstable_by_key(|digest| digest.0);
+    keys.sort_unstable();
     keys.dedup();
     for facts in services.iter().filter(|facts| facts.settings.auth == AuthMode::None) {
         problems.push(problem(

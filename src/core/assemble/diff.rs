@@ -143,7 +143,7 @@ fn endpoint_reasons(before: &Endpoint, after: &Endpoint) -> Vec<String> {
         why.push(format!("written \"{}\" now", after.name));
     }
     match (&before.access, &after.access) {
-        (a, b) if a == b => {}
+        (a, b) if is_same_access(a, b) => {}
         (_, Access::Open) => why.push("open to everybody".into()),
         (Access::Open, Access::Keys(keys)) => why.push(format!("asks for one of {} keys", keys.len())),
         (Access::Keys(a), Access::Keys(b)) => why.push(format!("keys replaced ({} before, {} now)", a.len(), b.len())),
@@ -155,6 +155,16 @@ fn endpoint_reasons(before: &Endpoint, after: &Endpoint) -> Vec<String> {
         (_, None) => why.push("no copies any more".into()),
     }
     why
+}
+
+/// After a world was restored, the same keys come again in another form.
+fn is_same_access(before: &Access, after: &Access) -> bool {
+    match (before, after) {
+        (Access::Keys(before), Access::Keys(after)) => {
+            before.len() == after.len() && after.iter().all(|key| before.iter().any(|old| old.is_of_same_key(key)))
+        }
+        (before, after) => before == after,
+    }
 }
 
 fn deployment_reasons(before: &Deployment, after: &Deployment) -> Vec<String> {

@@ -21,6 +21,7 @@ pub(super) fn of(snapshot: &Snapshot, vitals: &Vitals) -> impl Serialize + use<>
     World {
         version: snapshot.version,
         discovery_age_seconds: discovery_age(vitals, Instant::now()).map(|age| age.as_secs_f64()),
+        restored: vitals.discovery.restored.lock().is_some(),
         draining: vitals.is_draining(),
         endpoints: endpoints.into_iter().map(|endpoint| EndpointView::of(endpoint)).collect(),
         problems: vitals.discovery.problems.lock().iter().map(ProblemView::of).collect(),
@@ -31,6 +32,8 @@ pub(super) fn of(snapshot: &Snapshot, vitals: &Vitals) -> impl Serialize + use<>
 struct World {
     version: u64,
     discovery_age_seconds: Option<f64>,
+    /// Whether it comes from the state file.
+    restored: bool,
     draining: bool,
     endpoints: Vec<EndpointView>,
     problems: Vec<ProblemView>,

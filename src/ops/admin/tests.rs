@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::core::facts::{Form, KeyDigest, Name, ObjectRef, Problem, Settings};
+use crate::core::facts::{Form, Name, ObjectRef, Problem, Settings};
+use crate::core::keys::KeyDigest;
 use crate::core::limits::Limits;
 use crate::core::snapshot::{Access, Deployment, Endpoint, Replica};
 use crate::core::split::Split;
@@ -94,7 +95,7 @@ fn endpoint(name: &str, port: u16) -> Arc<Endpoint> {
         deployments: vec![Arc::new(blue)],
         split: Split::new(&[Some(100)]),
         mirror: None,
-        access: Access::Keys(Arc::from([KeyDigest([0xab; 32])])),
+        access: Access::Keys(Arc::from([KeyDigest::Plain([0xab; 32])])),
         refusals: Arc::new(RefusalState::new(1)),
     })
 }

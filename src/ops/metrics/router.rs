@@ -28,6 +28,7 @@ pub(super) fn write(page: &mut Page<'_>, snapshot: &Snapshot, vitals: &Vitals, l
     })?;
     write_connections(page, vitals, limits)?;
     write_discovery(page, vitals)?;
+    write_state_file(page, vitals)?;
     page.single(table::LOG_WRITTEN, vitals.access_log.written.read())?;
     page.single(table::LOG_DROPPED, vitals.access_log.dropped.read())?;
     page.single(table::LOG_ERRORS, vitals.access_log.errors.read())?;
@@ -53,6 +54,7 @@ fn write_discovery(page: &mut Page<'_>, vitals: &Vitals) -> fmt::Result {
         Some(age) => series.level(&[], age.as_secs_f64()),
         None => Ok(()),
     })?;
+    page.single(table::DISCOVERY_RESTORED, u64::from(vitals.discovery.restored.lock().is_some()))?;
     page.single(table::PUBLICATIONS, vitals.discovery.publications.read())?;
     page.single(table::DISCOVERY_ERRORS, vitals.discovery.errors.read())?;
     let invalid = invalid_objects(vitals);
@@ -61,8 +63,22 @@ fn write_discovery(page: &mut Page<'_>, vitals: &Vitals) -> fmt::Result {
     })
 }
 
-/// How long ago every source was last known to be in step.
+fn write_state_file(page: &mut Page<'_>, vitals: &Vitals) -> fmt::Result {
+    let file = &vitals.state_file;
+    let as_of = *file.as_of.lock();
+    page.metric(table::STATE_FILE_AGE, |series| {
+        as_of.map_or(Ok(()), |as_of| series.level(&[], as_of.age_at(Instant::now()).as_secs_f64()))
+    })?;
+    page.single(table::STATE_FILE_SIZE, file.bytes.load(Ordering::Relaxed))?;
+    page.single(table::STATE_FILE_SAVES, file.saves.read())?;
+    page.single(table::STATE_FILE_ERRORS, file.errors.read())
+}
+
+/// How long ago every source was last known to be in step, to this router or to the one before it.
 pub(in crate::ops) fn discovery_age(vitals: &Vitals, now: Instant) -> Option<Duration> {
+    if let Some(as_of) = *vitals.discovery.restored.lock() {
+        return Some(as_of.age_at(now));
+    }
     match vitals.discovery.in_step_us.load(Ordering::Relaxed) {
         0 => None,
         in_step => Some(Duration::from_micros(vitals.micros(now).saturating_sub(in_step))),

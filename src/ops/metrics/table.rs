@@ -137,13 +137,23 @@ metrics! {
     UPSTREAM_REUSED = Counter "scorefront_upstream_connections_reused_total" &[],
         "Requests sent to replicas on a connection that was used before";
     DISCOVERY_AGE = Gauge "scorefront_discovery_age_seconds" &[],
-        "Time since every source was last known to be in step; absent until the first time";
+        "Time since every source was last known to be in step, of a restored world too; absent until the first time";
+    DISCOVERY_RESTORED = Gauge "scorefront_discovery_restored" &[],
+        "1 while what is served comes from the state file, because the sources have not all answered since the start";
     PUBLICATIONS = Counter "scorefront_discovery_publications_total" &[],
         "Snapshots published";
     DISCOVERY_ERRORS = Counter "scorefront_discovery_errors_total" &[],
         "Reconnects and failed reads of a source";
     INVALID_OBJECTS = Gauge "scorefront_discovery_invalid_objects" &["kind"],
         "Objects with something in them that was not taken as it stands; /debug/snapshot says what";
+    STATE_FILE_AGE = Gauge "scorefront_state_file_age_seconds" &[],
+        "Age of the world in the state file; absent without one that counts";
+    STATE_FILE_SIZE = Gauge "scorefront_state_file_size_bytes" &[],
+        "Length of the state file as it was last written";
+    STATE_FILE_SAVES = Counter "scorefront_state_file_saves_total" &[],
+        "Times that the state file was written";
+    STATE_FILE_ERRORS = Counter "scorefront_state_file_errors_total" &[],
+        "Times that the state file could not be written, or was refused at the start";
     LOG_WRITTEN = Counter "scorefront_access_log_written_lines_total" &[],
         "Access log lines written";
     LOG_DROPPED = Counter "scorefront_access_log_dropped_lines_total" &[],

@@ -1,12 +1,12 @@
 //! Who owns a name, who is served, who may score, who gets which share.
 
 use super::*;
-use crate::core::facts::KeyDigest;
+use crate::core::keys::KeyDigest;
 use crate::core::snapshot::Access;
 
 fn mk_secret(object: &str, endpoint: &str, keys: &[u8]) -> SecretFacts {
     let (namespace, name) = object.split_once('/').unwrap();
-    let keys = keys.iter().map(|&key| KeyDigest([key; 32])).collect();
+    let keys = keys.iter().map(|&key| KeyDigest::Plain([key; 32])).collect();
     SecretFacts { object: ObjectRef::new(namespace, name), endpoint: Name::new(endpoint), keys }
 }
 
@@ -44,6 +44,44 @@ fn the_oldest_namespace_gets_a_name_and_keeps_it_as_long_as_it_has_any_service()
     let changes = stage.publish();
     assert_eq!(&*stage.endpoint("iris").namespace, "thief");
     assert!(changes[0].contains("namespace early gave the name up to thief"), "{changes:?}");
+}
+
+#[test]
+fn a_name_stays_with_its_owner_in_a_world_that_succeeds_another() {
+    let mut stage = Stage::default();
+    let aged = |object, names, created| DeploymentFacts { created, ..mk_service(object, names) };
+    stage.service(aged("early/a", "iris/blue", 100)).service(aged("early/b", "wine/red", 100));
+    stage.publish();
+    let older = World::of(stage.world.facts());
+    // Meanwhile somebody came who claims to be older, and one name is nobody's any more.
+    stage.world = World::default();
+    stage.service(aged("thief/a", "iris/blue", 0)).service(aged("early/a", "iris/blue", 100));
+    stage.world.succeed(&older);
+    let changes = stage.publish();
+    assert_eq!(&*stage.endpoint("iris").namespace, "early");
+    assert_eq!(changes[0], "removed endpoint wine: no Service names it any more");
+    assert!(stage.snapshot.find(Form::Endpoint, "wine").is_none());
+    // What it was the owner of once does not count when it comes back.
+    stage.service(aged("early/b", "wine/red", 100)).service(aged("late/b", "wine/red", 50));
+    stage.publish();
+    assert_eq!(&*stage.endpoint("wine").namespace, "late");
+}
+
+#[test]
+fn a_world_that_says_the_same_as_the_one_before_changes_nothing() {
+    let mut stage = Stage::default();
+    stage.service(mk_service("ml/blue", "iris/blue")).slice(mk_slice("ml/s1", "blue", &[1, 2]));
+    stage.slice(mk_slice("ml/stranger", "nobody", &[9]));
+    stage.publish();
+    let before = stage.endpoint("iris").clone();
+    let facts = stage.world.facts();
+    assert_eq!((facts.services.len(), facts.slices.len()), (1, 1), "what serves nobody is not kept");
+    let older = World::of(facts);
+    stage.world = World::default();
+    stage.service(mk_service("ml/blue", "iris/blue")).slice(mk_slice("ml/s1", "blue", &[1, 2]));
+    stage.world.succeed(&older);
+    assert!(stage.publish().is_empty());
+    assert!(Arc::ptr_eq(stage.endpoint("iris"), &before));
 }
 
 #[test]

@@ -28,6 +28,21 @@ fn the_slot_of_a_replica_that_is_left_out_is_not_handed_on() {
 }
 
 #[test]
+fn a_replica_that_has_moved_is_tried_at_its_new_address_at_once() {
+    let mut bench = Bench::new(2, 1);
+    let broken = bench.replicas[0].clone();
+    bench.break_down(&broken);
+    bench.replace(.., 1);
+    let held = bench.claim_all();
+    assert!(!held.iter().any(|replica| Arc::ptr_eq(replica, &broken)), "a new snapshot alone is no reason to try it");
+    let (id, name, state) = (broken.id.clone(), broken.name.clone(), broken.state.clone());
+    let moved = Arc::new(Replica { id, address: ([127, 0, 0, 2], broken.address.port()).into(), name, state });
+    bench.replicas[0] = moved.clone();
+    bench.replace(.., 1);
+    assert!(bench.claim_all().iter().any(|replica| Arc::ptr_eq(replica, &moved)));
+}
+
+#[test]
 fn a_burst_of_failures_leaves_a_replica_out_once() {
     let mut bench = Bench::new(2, 8);
     let broken = bench.replicas[0].clone();

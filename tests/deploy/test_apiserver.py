@@ -1,0 +1,223 @@
+"""The chart in a real cluster: what the API server takes, what the account may do, what the router can do with it.
+
+The cluster enforces the Pod Security level `restricted` everywhere. There are no nodes, so no pod of it runs: the
+router is started beside it, with the arguments and the token that its pod would have.
+"""
+
+import json
+
+import pytest
+import requests
+from cluster import Cluster, PodProcess
+from rendering import NAMESPACE, PLAIN, ROOT, TLS, rendered
+from support.process import eventually
+
+EVERYTHING = {
+    **TLS,
+    "allowInsecureConnections": True,
+    "inferenceRouterServiceType": "loadBalancer",
+    "internalLoadBalancerProvider": "azure",
+    "autoscaling": {"enabled": True},
+    "spreadOverNodes": "hard",
+    "dashboard": {"enabled": True},
+    "openshift": {"bindSecurityContextConstraint": True},
+}
+WHOLE_CLUSTER = {"allowReadingAllSecretsOfTheCluster": True, "modelNamespaces": []}
+
+# What discovery needs, as (verb, group, resource, name).
+READS = {
+    (verb, group, resource, "")
+    for verb in ["list", "watch"]
+    for group, resource in [("", "services"), ("", "secrets"), ("discovery.k8s.io", "endpointslices")]
+}
+
+# One that says nothing about its rights has more than that level gives.
+CARELESS_POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "careless", "namespace": NAMESPACE},
+    "spec": {"containers": [{"name": "one", "image": "one"}]},
+}
+
+SLICE = {
+    "apiVersion": "discovery.k8s.io/v1",
+    "kind": "EndpointSlice",
+    "metadata": {
+        "name": "iris-blue-by-hand",
+        "namespace": "models",
+        "labels": {"kubernetes.io/service-name": "iris-blue"},
+    },
+    "addressType": "IPv4",
+    "ports": [{"name": "http", "port": 5001}],
+    "endpoints": [{"addresses": ["10.244.0.7"], "conditions": {"ready": True}}],
+}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    running = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        for namespace in [NAMESPACE, "models", "others"]:
+            running.kubectl("create", "namespace", namespace)
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def nobody(cluster):
+    """What every account may do, in each namespace."""
+    return cluster.account("default")
+
+
+def test_the_cluster_does_enforce_the_restricted_level(cluster):
+    done = cluster.tried("create", "--filename", "-", stdin=json.dumps(CARELESS_POD))
+    assert done.returncode != 0 and 'violates PodSecurity "restricted' in done.stderr
+
+
+def texts():
+    """Everything that people apply, by name."""
+    for name, values in {
+        "plain": PLAIN,
+        "tls": TLS,
+        "everything": EVERYTHING,
+        "cluster": PLAIN | WHOLE_CLUSTER,
+    }.items():
+        yield name, lambda values=values: rendered(values).text
+    paths = [*(ROOT / "deploy/manifests").glob("*.yaml"), *(ROOT / "deploy/ingress").glob("*.yaml")]
+    for path in sorted(path for path in paths if not path.stem.endswith(".values")):
+        yield path.stem, path.read_text
+    yield "sample", (ROOT / "deploy/sample/model.yaml").read_text
+
+
+@pytest.mark.parametrize("text", [text for _, text in texts()], ids=[name for name, _ in texts()])
+def test_the_api_server_takes_every_object_without_a_warning(cluster, text):
+    options = ["--server-side", "--dry-run=server", "--validate=strict", "--filename", "-"]
+    done = cluster.tried("apply", *options, stdin=text())
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "serverside-applied" in done.stdout
+
+
+def test_helm_installs_upgrades_and_rolls_back_and_the_pods_are_let_in(cluster):
+    def have(count, what):
+        def events():
+            return f"{what}: {cluster.kubectl('get', 'events', '--namespace', NAMESPACE)}"
+
+        eventually(lambda: len(cluster.items("pods")) == count, events, 30)
+
+    def ports():
+        (service,) = cluster.items("service")
+        return [port["port"] for port in service["spec"]["ports"]]
+
+    cluster.install(PLAIN)
+    have(3, "three pods are made")
+    cluster.install(EVERYTHING)
+    assert ports() == [80, 443]
+    have(4, "the surge pod of the new revision is made, and nobody goes before it is ready")
+    assert cluster.items("deployment")[0]["spec"]["replicas"] == 3, "an autoscaler that is new has not scaled down"
+    cluster.helm("rollback", "scorefront")
+    assert ports() == [80]
+
+
+def test_the_account_may_do_what_discovery_needs_and_nothing_more(cluster, nobody):
+    cluster.install(PLAIN)
+    account = cluster.account()
+    for namespace, more in {"models": READS, NAMESPACE: set(), "others": set(), "kube-system": set()}.items():
+        assert cluster.rights(account, namespace) - cluster.rights(nobody, namespace) == more, namespace
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        ["list", "secrets", "--all-namespaces"],
+        ["list", "services", "--all-namespaces"],
+        ["list", "secrets", "--namespace", NAMESPACE],
+        ["get", "secrets", "--namespace", "models"],
+        ["update", "services", "--namespace", "models"],
+        ["patch", "deployments.apps", "--namespace", "models"],
+        ["create", "pods", "--namespace", "models"],
+        ["list", "pods", "--namespace", "models"],
+        ["list", "nodes"],
+        ["impersonate", "users"],
+        ["*", "*"],
+    ],
+    ids=" ".join,
+)
+def test_the_api_server_says_no_to_everything_else(cluster, question):
+    cluster.install(PLAIN)
+    done = cluster.tried("auth", "can-i", *question, kubeconfig=cluster.account())
+    assert done.stdout.strip() == "no", done.stdout + done.stderr
+
+
+def test_with_tls_it_may_read_that_one_secret_beside_them(cluster, nobody):
+    cluster.install(TLS)
+    more = cluster.rights(cluster.account(), NAMESPACE) - cluster.rights(nobody, NAMESPACE)
+    assert {(resource, name) for _, _, resource, name in more} == {("secrets", "certificate")}
+    assert {verb for verb, _, _, _ in more} <= {"get", "list", "watch"}
+
+
+def test_the_whole_cluster_is_open_to_it_only_with_the_words_for_it(cluster, nobody):
+    cluster.install(PLAIN | WHOLE_CLUSTER)
+    account = cluster.account()
+    for namespace in ["models", "others", "kube-system"]:
+        assert cluster.rights(account, namespace) - cluster.rights(nobody, namespace) == READS
+    cluster.install(PLAIN)
+    account = cluster.account()
+    assert cluster.rights(account, "others") == cluster.rights(nobody, "others")
+
+
+@pytest.fixture
+def router(cluster, tmp_path):
+    """As its pod would run it; it need not be ready."""
+    cluster.install(PLAIN)
+    cluster.kubectl("apply", "--filename", ROOT / "deploy/sample/model.yaml")
+    cluster.kubectl("apply", "--filename", "-", stdin=json.dumps(SLICE))
+    started = []
+
+    def start():
+        started.append(PodProcess(cluster, rendered(PLAIN).arguments, tmp_path))
+        return started[0]
+
+    yield start
+    codes = [running.process.stop() for running in started]
+    assert codes == [0], started[0].process.printed() if started else "not started"
+
+
+def is_ready(router):
+    try:
+        return router.page("/readyz").status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+def test_the_router_discovers_and_follows_with_exactly_the_rights_of_its_account(cluster, router):
+    running = router()
+    eventually(lambda: is_ready(running), running.process.printed, 30)
+
+    def iris():
+        (endpoint,) = running.page("/debug/snapshot").json()["endpoints"]
+        replicas = [replica["address"] for each in endpoint["deployments"] for replica in each["replicas"]]
+        return endpoint["name"], endpoint["keys"], replicas
+
+    def becomes(*wanted):
+        eventually(lambda: iris() == wanted, lambda: f"{iris()} becomes {wanted}", 20)
+
+    becomes("iris", 2, ["10.244.0.7:5001"])
+    # It watches each kind: what changes is in force without a restart.
+    cluster.kubectl("apply", "--filename", "-", stdin=json.dumps(SLICE).replace("10.244.0.7", "10.244.0.8"))
+    becomes("iris", 2, ["10.244.0.8:5001"])
+    cluster.kubectl("delete", "secret", "iris-keys", "--namespace", "models")
+    becomes("iris", 0, ["10.244.0.8:5001"])
+    cluster.kubectl("delete", "service", "iris-blue", "--namespace", "models")
+    eventually(lambda: not running.page("/debug/snapshot").json()["endpoints"], "the endpoint is gone", 20)
+    assert "forbidden" not in running.process.printed().lower()
+
+
+def test_a_missing_right_is_named_and_the_next_upgrade_gives_it_back(cluster, router):
+    cluster.kubectl("delete", "rolebinding", "scorefront-azureml", "--namespace", "models")
+    running = router()
+    remedy = "grant the router's ServiceAccount the verbs list and watch on secrets"
+    eventually(lambda: remedy in running.process.printed(), running.process.printed, 30)
+    assert not is_ready(running)
+    cluster.install(PLAIN)
+    eventually(lambda: is_ready(running), running.process.printed, 60)
