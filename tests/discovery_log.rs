@@ -91,6 +91,21 @@ async fn every_change_and_every_problem_is_logged_once() {
 }
 
 #[tokio::test]
+async fn a_source_that_fails_in_another_way_is_not_called_solved() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let api = FakeApi::start().await;
+    api.refuse("secrets", Some(403));
+    let router = Running::start(vec![cluster(&api)], &[]);
+    router.complains(&["kubernetes secrets", "403"]).await;
+    api.refuse("secrets", Some(503));
+    router.complains(&["kubernetes secrets", "503"]).await;
+    assert_eq!(log.count(&["solved: "]), 0, "{}", log.text());
+    api.refuse("secrets", None);
+    router.complains_no_more().await;
+    assert_eq!(log.count(&["INFO", "solved: ", "503"]), 1, "{}", log.text());
+}
+
+#[tokio::test]
 async fn a_restored_world_is_told_with_its_age_and_so_is_its_end() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let folder = tempfile::tempdir().expect("a folder");

@@ -142,14 +142,14 @@ impl Watch {
         let mut backoff = Backoff::default();
         let mut version = None;
         loop {
-            let mut at = match version.take() {
-                Some(at) => at,
+            let (mut at, was_listed) = match version.take() {
+                Some(at) => (at, false),
                 None => match self.list::<K>().await {
                     Ok((objects, at)) => {
                         teller.reset(objects).await?;
                         teller.recovered().await?;
                         teller.in_step().await?;
-                        at
+                        (at, true)
                     }
                     Err(failure) => {
                         teller.failed(failure.message(self.kind)).await?;
@@ -160,6 +160,7 @@ impl Watch {
             };
             let (start, begun_at) = (Instant::now(), at.clone());
             let end = self.watch::<K, A>(&mut at, teller).await?;
+            let was_gone = matches!(end, End::Gone);
             let lasted = start.elapsed() >= Duration::from_secs(WATCH_SECONDS.into());
             match end {
                 End::Over if lasted => teller.in_step().await?,
@@ -171,6 +172,11 @@ impl Watch {
                         at.clear();
                     }
                 }
+            }
+            // What it asked for has expired while the server was away, and now it is back: no reason for the long pause
+            // that the failures before would cost.
+            if was_gone && !was_listed {
+                continue;
             }
             // A server that ends every watch at once must not be asked again and again without a pause.
             if lasted || (at != begun_at && !at.is_empty()) {

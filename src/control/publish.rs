@@ -207,7 +207,12 @@ impl<B> Publisher<B> {
             let Problem { kind, object, field, message } = problem;
             tracing::warn!(target: TARGET, kind, %object, field, "{message}");
         }
-        for problem in known.iter().filter(|problem| problems.binary_search(problem).is_err()) {
+        // A source that now fails in another way is not in order again.
+        let goes_on = |old: &Problem| {
+            old.kind == "Source" && problems.iter().any(|new| new.kind == old.kind && new.object == old.object)
+        };
+        let gone = known.iter().filter(|problem| problems.binary_search(problem).is_err() && !goes_on(problem));
+        for problem in gone {
             let Problem { kind, object, field, message } = problem;
             tracing::info!(target: TARGET, kind, %object, field, "solved: {message}");
         }

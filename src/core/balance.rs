@@ -20,18 +20,18 @@ const STRIDES: [usize; 8] = [1, 3, 5, 7, 11, 13, 17, 19];
 /// What a claim is asked to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish<'a> {
-    /// A replica that this request does not want (again).
-    pub not: Option<&'a Replica>,
+    /// The numbers of replicas that this request does not want (again).
+    pub not: &'a [u64],
     /// The time now in microseconds, to let replicas back in whose time has come; `None` lets none back in.
     pub now_us: Option<u64>,
 }
 
 impl Wish<'_> {
     /// Any replica that is not left out.
-    pub const ANY: Wish<'static> = Wish { not: None, now_us: None };
+    pub const ANY: Wish<'static> = Wish { not: &[], now_us: None };
 
     fn accepts(&self, replica: &Replica) -> bool {
-        self.not.is_none_or(|not| not.state.serial() != replica.state.serial())
+        !self.not.contains(&replica.state.serial())
     }
 }
 
@@ -159,7 +159,7 @@ mod tests {
         let all = replicas(2, 1);
         let mut dice = Dice::new(5);
         for _ in 0..20 {
-            let wish = Wish { not: Some(&all[0]), now_us: None };
+            let wish = Wish { not: &[all[0].state.serial()], now_us: None };
             let chosen = claim(&all, wish, &mut dice).unwrap();
             assert_eq!(chosen.state.serial(), all[1].state.serial());
             chosen.state.unclaim();
@@ -172,10 +172,11 @@ mod tests {
         all[0].state.leave_out(1_000, 500);
         let mut dice = Dice::new(6);
         for _ in 0..50 {
-            let wish = Wish { not: None, now_us: Some(1_499) };
+            let wish = Wish { not: &[], now_us: Some(1_499) };
             assert_eq!(claim(&all, wish, &mut dice).unwrap().state.serial(), all[1].state.serial());
         }
-        let wish = Wish { not: Some(&all[1]), now_us: Some(1_500) };
+        let not = [all[1].state.serial()];
+        let wish = Wish { not: &not, now_us: Some(1_500) };
         assert!(claim(&all, wish, &mut dice).is_some());
         assert!(claim(&all, wish, &mut dice).is_none(), "only one request may try it");
     }

@@ -11,8 +11,6 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::uri::PathAndQuery;
 
-use super::keys::KeyDigest;
-
 /// Which of the two public URL forms a deployment answers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Form {
@@ -254,6 +252,37 @@ pub struct SliceFacts {
     pub ports: Vec<(Option<Arc<str>>, u16)>,
     /// Its addresses.
     pub addresses: Vec<AddressFacts>,
+}
+
+/// What is kept of one valid key of an endpoint. Keys themselves are forgotten as soon as they were read; how one is
+/// recognised is in [`super::keys`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum KeyDigest {
+    /// SHA-256 of the key; never leaves the process.
+    Plain([u8; 32]),
+    /// HMAC-SHA-256 of that, as it was written down and read again.
+    Sealed {
+        /// What was written down.
+        tag: [u8; 32],
+        /// Under what.
+        seal: Seal,
+    },
+}
+
+/// A secret under which digests are written down where others might read them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Seal(pub [u8; 32]);
+
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyDigest(…)")
+    }
+}
+
+impl fmt::Debug for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seal(…)")
+    }
 }
 
 /// The keys of one endpoint.

@@ -91,18 +91,19 @@ impl Gate {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             return None;
         }
-        claim(replicas, Wish { not: None, now_us: Some(now_us) }, dice)
+        claim(replicas, Wish { not: &[], now_us: Some(now_us) }, dice)
     }
 
-    /// A slot of another replica than `not`, past the line: for a request that had its turn already.
+    /// A slot of another replica than those with the numbers `not`, past the line: for a request that had its turn
+    /// already.
     pub fn claim_other(
         &self,
         replicas: &[Arc<Replica>],
-        not: &Replica,
+        not: &[u64],
         now_us: u64,
         dice: &mut Dice,
     ) -> Option<Arc<Replica>> {
-        claim(replicas, Wish { not: Some(not), now_us: Some(now_us) }, dice)
+        claim(replicas, Wish { not, now_us: Some(now_us) }, dice)
     }
 
     /// Joins the line, unless a slot is free after all. Whoever gets a ticket must poll it to the end or leave.
@@ -273,7 +274,7 @@ impl Gate {
 
 impl Line {
     fn claim(&mut self, now_us: Option<u64>) -> Option<Arc<Replica>> {
-        claim(&self.replicas, Wish { not: None, now_us }, &mut self.dice)
+        claim(&self.replicas, Wish { not: &[], now_us }, &mut self.dice)
     }
 
     /// The list may have shrunk since replicas were left out.

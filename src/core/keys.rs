@@ -1,4 +1,4 @@
-//! What the router keeps of a key: enough to recognise it, not enough to know it.
+//! How a key is recognised by what is kept of it.
 //!
 //! Owner: `control` makes digests, `data` asks them about keys that clients present.
 //! Holds: nothing here shows a key or a digest, and every comparison with a presented key takes the same time whatever
@@ -8,6 +8,8 @@ use std::fmt;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{digest, hmac};
+
+use super::facts::{KeyDigest, Seal};
 
 /// Bytes of a digest.
 pub const DIGEST_BYTES: usize = 32;
@@ -22,29 +24,11 @@ impl Presented {
     }
 }
 
-/// A secret under which digests are written down where others might read them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Seal(pub [u8; DIGEST_BYTES]);
-
 impl Seal {
     fn tag(&self, plain: &[u8; DIGEST_BYTES]) -> [u8; DIGEST_BYTES] {
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), plain);
         fixed(tag.as_ref())
     }
-}
-
-/// One valid key of an endpoint. Keys themselves are forgotten as soon as they were read.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum KeyDigest {
-    /// SHA-256 of the key; never leaves the process.
-    Plain([u8; DIGEST_BYTES]),
-    /// HMAC-SHA-256 of that, as it was written down and read again.
-    Sealed {
-        /// What was written down.
-        tag: [u8; DIGEST_BYTES],
-        /// Under what.
-        seal: Seal,
-    },
 }
 
 impl KeyDigest {
@@ -88,18 +72,6 @@ fn fixed(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
     let mut array = [0; DIGEST_BYTES];
     array.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
     array
-}
-
-impl fmt::Debug for KeyDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeyDigest(…)")
-    }
-}
-
-impl fmt::Debug for Seal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Seal(…)")
-    }
 }
 
 impl fmt::Debug for Presented {

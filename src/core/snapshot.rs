@@ -8,8 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::facts::{Form, Name, ObjectRef, Settings};
-use super::keys::KeyDigest;
+use super::facts::{Form, KeyDigest, Name, ObjectRef, Settings};
 use super::split::Split;
 use super::state::{DeploymentState, RefusalState, ReplicaState};
 

@@ -88,21 +88,21 @@ fn admitted_at_once(ledger: &Ledger) -> bool {
     ledger.record.queue_position.is_none()
 }
 
-/// A slot of another replica than `held`'s, for a request whose replica could not be reached: a free one at once, else
-/// the next one that becomes free, before everybody who did not have a turn yet. The bad slot stays taken meanwhile, so
-/// that nobody else falls for it. `None` where there is no other, or not in time.
+/// A slot of a replica that is not among the `bad` ones, for a request that could not reach those: a free one at once,
+/// else the next one that becomes free, before everybody who did not have a turn yet. The bad slots stay taken
+/// meanwhile, so that nobody falls for them, this request included. `None` where there is no other, or not in time.
 pub(crate) async fn admit_elsewhere(
     worker: &Arc<Worker>,
-    held: &Lease,
+    deployment: &Arc<Deployment>,
+    bad: &[Lease],
     ledger: &mut Ledger,
     deadline: Instant,
 ) -> Option<Lease> {
-    let (deployment, replica) = (held.deployment(), held.replica());
-    if let Some(other) = claim_other(worker, deployment, replica) {
+    let not: Vec<u64> = bad.iter().map(|lease| lease.replica().state.serial()).collect();
+    if let Some(other) = claim_other(worker, deployment, &not) {
         return Some(other);
     }
-    let is_alone = deployment.replicas.iter().all(|other| other.state.serial() == replica.state.serial());
-    if is_alone {
+    if deployment.replicas.iter().all(|other| not.contains(&other.state.serial())) {
         return None;
     }
     let until = deadline.min(Instant::now() + deployment.settings.queue_wait_max);
@@ -119,7 +119,7 @@ pub(crate) async fn admit_again(
     ledger: &mut Ledger,
     deadline: Instant,
 ) -> Result<Lease, Refused> {
-    if let Some(other) = claim_other(worker, deployment, broken) {
+    if let Some(other) = claim_other(worker, deployment, &[broken.state.serial()]) {
         return Ok(other);
     }
     let until = deadline.min(Instant::now() + deployment.settings.queue_wait_max);
@@ -128,7 +128,7 @@ pub(crate) async fn admit_again(
     Ok(Lease::new(deployment.clone(), replica))
 }
 
-fn claim_other(worker: &Worker, deployment: &Arc<Deployment>, not: &Replica) -> Option<Lease> {
+fn claim_other(worker: &Worker, deployment: &Arc<Deployment>, not: &[u64]) -> Option<Lease> {
     let now_us = worker.micros(Instant::now());
     let other = deployment.state.gate.claim_other(&deployment.replicas, not, now_us, &mut worker.dice())?;
     Some(Lease::new(deployment.clone(), other))

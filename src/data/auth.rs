@@ -69,7 +69,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::keys::{KeyDigest, Seal};
+    use crate::core::facts::{KeyDigest, Seal};
 
     fn access(keys: &[&str]) -> Access {
         Access::Keys(keys.iter().map(|key| KeyDigest::of(key.as_bytes())).collect())

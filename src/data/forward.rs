@@ -94,13 +94,15 @@ pub(crate) async fn forward(
 ) -> Result<Answer, Refused> {
     let attempts_max = worker.limits().attempts_max;
     let mut may_reuse = true;
+    // Slots of replicas that could not be reached, the first one first; given back when one is reached.
+    let mut bad = Vec::new();
     loop {
         ledger.record.attempts += 1;
         ledger.record.replica = Some(lease.replica().clone());
         let last = ledger.record.attempts >= attempts_max;
         let plan = Plan { may_reuse, last, deadline };
         let replica = lease.replica().clone();
-        let failure = match attempt(worker, &mut outgoing, lease, ledger, plan).await {
+        let failure = match attempt(worker, &mut outgoing, lease, &mut bad, ledger, plan).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
@@ -117,8 +119,10 @@ pub(crate) async fn forward(
                 if !may_retry || !within_budget(worker, deployment) {
                     return Err(connect_failed(deployment, &held, &error));
                 }
-                let other = admit::admit_elsewhere(worker, &held, ledger, deadline).await;
-                lease = other.unwrap_or(held);
+                bad.push(held);
+                let other = admit::admit_elsewhere(worker, deployment, &bad, ledger, deadline).await;
+                // All were tried: the one that was tried longest ago may have come back.
+                lease = other.unwrap_or_else(|| bad.remove(0));
             }
             Failure::Broke { stale, unsent, detail } => {
                 let safe = unsent || (stale && deployment.settings.retry_reused);
@@ -138,6 +142,7 @@ async fn attempt(
     worker: &Arc<Worker>,
     outgoing: &mut Outgoing,
     lease: Lease,
+    bad: &mut Vec<Lease>,
     ledger: &mut Ledger,
     plan: Plan,
 ) -> Result<Answer, Failure> {
@@ -169,6 +174,7 @@ async fn attempt(
             }
         }
     };
+    bad.clear();
     let reused = connector.reused;
     let (read, before) = (connector.read(), connector.read().load(Ordering::Relaxed));
     // What was sent on a new connection is not sent again; what could not be sent comes back.

@@ -188,7 +188,7 @@ impl FakeApi {
         self.world.lock().lists.get(plural).copied().unwrap_or(0)
     }
 
-    /// How many watches were begun.
+    /// How many watches were asked for.
     pub fn watches(&self, plural: &str) -> usize {
         self.world.lock().watches.get(plural).copied().unwrap_or(0)
     }
@@ -316,10 +316,10 @@ fn watch(
     selector: Option<String>,
     from: u64,
 ) -> Response<Body> {
+    *world.watches.entry(plural).or_default() += 1;
     if from < world.compacted {
         return refusal(410);
     }
-    *world.watches.entry(plural).or_default() += 1;
     let (chunks, receiver) = mpsc::unbounded_channel();
     for (version, of, event) in &world.history {
         if *version > from && *of == plural && is_selected(&event["object"], &namespace, &selector) {

@@ -157,6 +157,21 @@ async fn after_gone_as_a_status_everything_is_listed_anew() {
 }
 
 #[tokio::test]
+async fn what_expired_in_an_outage_is_listed_as_soon_as_the_server_says_so() {
+    let (api, router) = blue_running().await;
+    api.go_down();
+    let (errors, watches) = (router.vitals.discovery.errors.read(), api.watches("endpointslices"));
+    // Two failures of each kind and more: after the next pause, one more would be 800 ms or longer.
+    eventually("long pauses", || (router.vitals.discovery.errors.read() >= errors + 7).then_some(())).await;
+    api.compact([mk_slice("ml/blue-1", "blue", &["10.0.0.6"])], &[]);
+    api.come_up().await;
+    eventually("a watch that has expired", || (api.watches("endpointslices") > watches).then_some(())).await;
+    let start = Instant::now();
+    router.reads(&["iris@ml blue: 10.0.0.6:5001"]).await;
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn a_list_that_fails_half_way_empties_nothing() {
     let (api, router) = blue_running().await;
     api.apply([mk_service("ml/a", "tea/green"), mk_service("ml/x", "wine/red")]);

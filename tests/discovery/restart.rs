@@ -30,6 +30,7 @@ fn configured(folder: &Path) -> impl FnOnce(&mut Config) + use<> {
         config.sources = vec![Source::Kubernetes, Source::Manifests(folder.join("slices"))];
         config.kubeconfig = Some(folder.join("kubeconfig"));
         config.state_file = Some(folder.join("world"));
+        config.state_key_file = Some(folder.join("secret"));
     }
 }
 
@@ -68,6 +69,7 @@ async fn clients_of_a_restored_world_are_served_by_its_keys_and_then_by_the_new_
     slices("blue", &blue).expect("writes");
     let api = FakeApi::start().await;
     std::fs::write(folder.path().join("kubeconfig"), kubeconfig(&api)).expect("writes");
+    std::fs::write(folder.path().join("secret"), "what nobody guesses, 32 bytes or more\n").expect("writes");
     // "secret-1"
     api.apply([service("blue"), keys("c2VjcmV0LTE=")]);
 

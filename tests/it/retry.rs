@@ -34,6 +34,20 @@ async fn a_refused_connect_goes_to_another_replica_and_the_bad_one_is_left_out()
 }
 
 #[tokio::test]
+async fn no_replica_is_tried_twice_while_there_is_one_that_was_not_tried() {
+    let replica = ScriptedReplica::start(|_| ok("alive")).await;
+    for slots in ["1", "1", "1", "1", "1", "1", "1", "1", "1", "1", "4", "4", "4", "4", "4", "0", "0", "0", "0", "0"] {
+        // As many attempts as replicas: one of them wasted on a replica that was tried before is one too few.
+        let settings = [("max-concurrent-requests-per-instance", slots)];
+        let addresses = [nobody(), nobody(), replica.address];
+        let router = Router::start(&World::new().deployment("blue", &settings, &addresses)).await;
+        let got = router.client().await.ask(score("")).await;
+        assert_eq!((got.status, got.text().as_str()), (200, "alive"), "with {slots} slots");
+        router.drain().await;
+    }
+}
+
+#[tokio::test]
 async fn a_lone_replica_that_cannot_be_reached_is_named() {
     let router = Router::start(&World::new().deployment("blue", &[], &[nobody()])).await;
     let got = router.client().await.ask(score("")).await;

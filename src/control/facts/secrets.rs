@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::names::{NAME_RANGE, is_name};
 use super::{ENDPOINT_LABEL, Parsed, Reporter, Said, shown};
 use crate::control::objects::Secret;
-use crate::core::facts::{Name, SecretFacts};
-use crate::core::keys::KeyDigest;
+use crate::core::facts::{KeyDigest, Name, SecretFacts};
 
 /// The longest key: a request head has no room for more.
 const KEY_BYTES_MAX: usize = 4096;

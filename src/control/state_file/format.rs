@@ -12,7 +12,7 @@ use super::rows::{OwnerRow, SecretRow, ServiceRow, SliceRow};
 use super::seal::{MARK_BYTES, Root, SALT_BYTES, salt};
 use super::{Kept, Origin, Refusal};
 use crate::core::assemble::Facts;
-use crate::core::keys::Seal;
+use crate::core::facts::Seal;
 
 /// What every state file begins with.
 pub(super) const MAGIC: &str = "scorefront-state";

@@ -14,10 +14,9 @@ use super::format::{hex, unhex};
 use crate::control::facts::{annotations, is_name, is_usable, read_annotations};
 use crate::core::assemble::EndpointKey;
 use crate::core::facts::{
-    AddressFacts, AuthMode, DeploymentFacts, Form, Name, ObjectRef, OnAbandon, ScoringPort, SecretFacts, Settings,
-    SliceFacts,
+    AddressFacts, AuthMode, DeploymentFacts, Form, KeyDigest, Name, ObjectRef, OnAbandon, ScoringPort, Seal,
+    SecretFacts, Settings, SliceFacts,
 };
-use crate::core::keys::{KeyDigest, Seal};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

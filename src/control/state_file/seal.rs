@@ -11,7 +11,7 @@ use std::path::Path;
 use aws_lc_rs::{hkdf, hmac, rand};
 
 use super::Refusal;
-use crate::core::keys::Seal;
+use crate::core::facts::Seal;
 
 /// Random bytes of one file.
 pub(super) const SALT_BYTES: usize = 32;

@@ -12,10 +12,10 @@ use super::*;
 use crate::control::registry::Registry;
 use crate::core::assemble::{EndpointKey, World};
 use crate::core::facts::{
-    AddressFacts, AuthMode, DeploymentFacts, Form, Name, ObjectRef, OnAbandon, ScoringPort, SecretFacts, Settings,
-    SliceFacts,
+    AddressFacts, AuthMode, DeploymentFacts, Form, KeyDigest, Name, ObjectRef, OnAbandon, ScoringPort, SecretFacts,
+    Settings, SliceFacts,
 };
-use crate::core::keys::{KeyDigest, Presented};
+use crate::core::keys::Presented;
 use crate::core::snapshot::Snapshot;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -410,4 +410,38 @@ fn the_operators_secret_is_needed_to_believe_a_file() {
     assert!(short.write(&kept(), &origin()).is_err());
     let missing = StateFile { key_file: Some(folder.path().join("missing")), ..plain.clone() };
     assert!(missing.write(&kept(), &origin()).unwrap_err().to_string().contains("missing"));
+}
+
+#[test]
+fn a_world_of_twenty_thousand_replicas_takes_some_megabytes() {
+    let slice = |n: usize| {
+        let addresses = (0..10).map(|pod| AddressFacts {
+            ip: IpAddr::from([10, pod, (n / 250) as u8, (n % 250) as u8]),
+            pod_uid: Some(format!("3f0c6a52-9d3e-4b1a-8f57-{n:06}{pod:06}").into()),
+            pod_name: Some(format!("endpoint-{n}-blue-7c9d8f6b5-{pod:05}").into()),
+            ready: true,
+            serving: true,
+            terminating: false,
+        });
+        Arc::new(SliceFacts {
+            object: ObjectRef::new("models", &format!("endpoint-{n}-blue-x7k2p")),
+            service: format!("endpoint-{n}-blue").into(),
+            ports: vec![(Some("http".into()), 5001)],
+            addresses: addresses.collect(),
+        })
+    };
+    let service = |n: usize| {
+        let object = format!("models/endpoint-{n}-blue");
+        deployment(&object, &format!("endpoint-{n}/blue"), Settings::default())
+    };
+    let facts = Facts {
+        services: (0..2000).map(service).collect(),
+        slices: (0..2000).map(slice).collect(),
+        ..Facts::default()
+    };
+    let (_folder, file) = file();
+    let bytes = file.write(&Kept { as_of: now(), facts: facts.clone() }, &origin()).unwrap();
+    // What docs/discovery.md says, and far from the limit.
+    assert!((3_000_000..5_000_000).contains(&bytes), "{bytes}");
+    assert_eq!(file.read(&origin(), now()).unwrap().unwrap().facts, facts);
 }

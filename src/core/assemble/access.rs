@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::facts::{AuthMode, DeploymentFacts, Problem, SecretFacts};
-use super::super::keys::KeyDigest;
+use super::super::facts::{AuthMode, DeploymentFacts, KeyDigest, Problem, SecretFacts};
 use super::super::snapshot::Access;
 
 /// The field that problems with credentials are reported at.

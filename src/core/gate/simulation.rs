@@ -239,7 +239,7 @@ impl World {
             return;
         }
         let known = self.known();
-        match self.gate.claim_other(&known, replica, self.now_us, &mut self.dice) {
+        match self.gate.claim_other(&known, &[replica.state.serial()], self.now_us, &mut self.dice) {
             Some(other) => {
                 assert_ne!(other.state.serial(), replica.state.serial());
                 let stage = Stage::Connecting(other);

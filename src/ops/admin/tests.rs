@@ -4,8 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::core::facts::{Form, Name, ObjectRef, Problem, Settings};
-use crate::core::keys::KeyDigest;
+use crate::core::facts::{Form, KeyDigest, Name, ObjectRef, Problem, Settings};
 use crate::core::limits::Limits;
 use crate::core::snapshot::{Access, Deployment, Endpoint, Replica};
 use crate::core::split::Split;

@@ -39,9 +39,12 @@ func TestReplicasThatChangeWhileTheAPIServerIsAwayLoseNothing(t *testing.T) {
 	s.must(world.StartAPI())
 
 	back := time.Now()
+	s.awaitSlices("blue", 3)
+	told := time.Now()
 	s.awaitReplicas(recovered, "blue", 3)
 	s.spread(running, 3)
-	t.Logf("away for %s; the changes were in force %s after it was back", *outage, time.Since(back).Round(time.Millisecond))
+	t.Logf("away for %s; the slices were right %s after it was back, the router %s after them",
+		*outage, told.Sub(back).Round(time.Millisecond), since(told))
 	s.must(node.Restart(pods[1].UID))
 	s.awaitReplicas(recovered, "blue", 4)
 	s.spread(running, 4)
@@ -191,6 +194,30 @@ func (s *stage) awaitReady(deployment string, count int) {
 		}
 		if ready != count {
 			return fmt.Errorf("%d are", ready)
+		}
+		return nil
+	})
+}
+
+// awaitSlices waits until the slices of a deployment have so many ready addresses in the API.
+func (s *stage) awaitSlices(deployment string, count int) {
+	s.Helper()
+	options := metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=iris-" + deployment}
+	s.until(recovered, fmt.Sprintf("%d ready addresses in the slices", count), func() error {
+		list, err := world.Client.DiscoveryV1().EndpointSlices(s.namespaces[0]).List(s.ctx, options)
+		if err != nil {
+			return err
+		}
+		ready := 0
+		for _, slice := range list.Items {
+			for _, endpoint := range slice.Endpoints {
+				if endpoint.Conditions.Ready != nil && *endpoint.Conditions.Ready {
+					ready++
+				}
+			}
+		}
+		if ready != count {
+			return fmt.Errorf("there are %d", ready)
 		}
 		return nil
 	})

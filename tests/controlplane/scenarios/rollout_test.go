@@ -64,18 +64,7 @@ func TestRollingUpdateOfAllReplicasLosesNothing(t *testing.T) {
 	slow := s.load(1, primary, kubelet.PaceHeader, "1500")
 	s.spread(running, 6)
 	s.roll("blue", "2")
-	s.until(2*soon, "every pod is a new one", func() error {
-		after, err := s.pods("blue")
-		if err != nil {
-			return err
-		}
-		for _, pod := range after {
-			if slices.ContainsFunc(before, func(old corev1.Pod) bool { return old.UID == pod.UID }) {
-				return fmt.Errorf("%s is still there", pod.Name)
-			}
-		}
-		return nil
-	})
+	s.awaitOthers("blue", before)
 	s.awaitReplicas(soon, "blue", 6)
 	s.spread(running, 6)
 	exchanges := s.unbroken(running)
@@ -85,6 +74,21 @@ func TestRollingUpdateOfAllReplicasLosesNothing(t *testing.T) {
 			t.Errorf("%s served nothing before it was replaced: the test shows nothing", pod.Name)
 		}
 	}
+}
+
+func TestRollingUpdateOfTheOnlyReplicaLosesNothing(t *testing.T) {
+	s := newStage(t, 1)
+	s.keys(s.namespaces[0], primary, secondary)
+	s.serve(s.namespaces[0], "blue", 1)
+	s.awaitReplicas(soon, "blue", 1)
+	before, err := s.pods("blue")
+	s.must(err)
+	running := s.load(50, primary)
+	s.spread(running, 1)
+	s.roll("blue", "2")
+	s.awaitOthers("blue", before)
+	s.spread(running, 1)
+	s.unbroken(running)
 }
 
 func TestShiftFromBlueToGreenLosesNothing(t *testing.T) {
@@ -192,6 +196,23 @@ func (s *stage) spread(running *load.Load, replicas int) {
 		}
 		if len(names) < replicas {
 			return fmt.Errorf("%d do", len(names))
+		}
+		return nil
+	})
+}
+
+// awaitOthers waits until none of these pods of a deployment is left.
+func (s *stage) awaitOthers(deployment string, before []corev1.Pod) {
+	s.Helper()
+	s.until(2*soon, "every pod is a new one", func() error {
+		after, err := s.pods(deployment)
+		if err != nil {
+			return err
+		}
+		for _, pod := range after {
+			if slices.ContainsFunc(before, func(old corev1.Pod) bool { return old.UID == pod.UID }) {
+				return fmt.Errorf("%s is still there", pod.Name)
+			}
 		}
 		return nil
 	})

@@ -20,9 +20,9 @@ def binary():
 
 
 class Router:
-    """A running `scorefront serve`, with at most so many file descriptors if that is said."""
+    """A running `scorefront serve`, with at most so many file descriptors if that is said, and with other settings."""
 
-    def __init__(self, folder, objects, descriptors=None):
+    def __init__(self, folder, objects, descriptors=None, **settings):
         source = Path(folder) / "manifests"
         source.mkdir()
         (source / "all.yaml").write_text(yaml.safe_dump_all(objects))
@@ -40,11 +40,9 @@ class Router:
             f"manifests:{source}",
             "--access-log",
             self.access_log,
-            "--workers",
-            "2",
-            "--drain-grace-ms",
-            "100",
         ]
+        for name, value in ({"workers": 2, "drain_grace_ms": 100} | settings).items():
+            arguments += [f"--{name.replace('_', '-')}", value]
         if descriptors:
             arguments = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *arguments]
         self.process = Process("scorefront", arguments, folder)

@@ -1,9 +1,8 @@
 //! The settings of the state file.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::control::config::Config;
+use crate::control::config::rows::millis;
 use crate::control::config::setting::{Group, Setting, Slot};
 
 pub(super) const FILE: Setting = Setting {
@@ -19,17 +18,14 @@ pub(super) const FILE: Setting = Setting {
     },
 };
 
-pub(super) const MAX_AGE: Setting = Setting {
-    key: "state-max-age-ms",
-    group: Group::Discovery,
-    meaning: "The oldest world that is served from the state file at a start.",
-    slot: Slot::Number {
-        min: 1000,
-        max: 2_592_000_000,
-        read: |config: &Config| config.state_max_age.as_millis() as u64,
-        write: |config, number| config.state_max_age = Duration::from_millis(number),
-    },
-};
+pub(super) const MAX_AGE: Setting = millis!(
+    "state-max-age-ms",
+    Discovery,
+    1000,
+    2_592_000_000,
+    state_max_age,
+    "The oldest world that is served from the state file at a start."
+);
 
 pub(super) const KEY_FILE: Setting = Setting {
     key: "state-key-file",

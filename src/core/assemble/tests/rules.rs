@@ -1,7 +1,7 @@
 //! Who owns a name, who is served, who may score, who gets which share.
 
 use super::*;
-use crate::core::keys::KeyDigest;
+use crate::core::facts::KeyDigest;
 use crate::core::snapshot::Access;
 
 fn mk_secret(object: &str, endpoint: &str, keys: &[u8]) -> SecretFacts {
