@@ -1,10 +1,6 @@
 # The checks themselves are in .ci/run, for both.
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help quickstart test unit peers tls cluster deploy image loadtest loadtest-smoke fmt lint doc
-=======
 .PHONY: help quickstart test unit peers tls ingress cluster deploy image loadtest loadtest-smoke fmt lint doc
->>>>>>> main
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,13 +17,8 @@ unit: ## the Rust tests alone
 peers: ## the router with the stock model server, real clients and Prometheus
 	@bash .ci/run peers
 
-<<<<<<< HEAD
-tls: ## the router under a TLS scanner, OpenSSL and curl
-	@bash .ci/run tls
-=======
 ingress: ## the router behind nginx: ids, addresses, streams, a drain
 	@bash .ci/run ingress
->>>>>>> main
 
 cluster: ## the router on a real Kubernetes control plane; as root
 	@bash .ci/run cluster
@@ -37,12 +28,9 @@ deploy: ## the chart, its manifests, alerts and dashboard
 
 image: ## the image, built and started
 	@bash .ci/run image
-<<<<<<< HEAD
-=======
 
 tls: ## the router under a TLS scanner, OpenSSL and curl
 	@bash .ci/run tls
->>>>>>> main
 
 loadtest: ## waiting and cost beside nginx, HAProxy and Envoy, judged; some 20 minutes on a quiet machine
 	@bash .ci/run loadtest
