@@ -23,6 +23,7 @@ use crate::control::certificates::Certificates;
 use crate::control::config::{self, Config};
 use crate::control::discovery::{self, Discovery, Source};
 use crate::control::state_file::StateFile;
+use crate::core::facts::{ObjectRef, Problem};
 use crate::core::snapshot::Snapshot;
 use crate::core::vitals::Vitals;
 use crate::data::listen::{Listener, Workers, accept};
@@ -323,7 +324,12 @@ async fn read_kubeconfig(file: &Path) -> anyhow::Result<kube::Config> {
 
 /// Runs `scorefront check`: what would be served, as a table with the problems below, and whether there are none.
 pub async fn check(config: &Config) -> anyhow::Result<(String, bool)> {
-    let (snapshot, problems) = discovery::load(discovery(config).await?, CHECK_PATIENCE).await?;
+    let (snapshot, mut problems) = discovery::load(discovery(config).await?, CHECK_PATIENCE).await?;
+    let vitals = Arc::new(Vitals::new(1, Instant::now()));
+    if let Err(message) = Certificates::open(&config.tls, vitals) {
+        let object = ObjectRef { namespace: "".into(), name: "tls".into() };
+        problems.push(Problem { kind: "Setting", object, field: "files".to_owned(), message });
+    }
     Ok((control::check::render(&snapshot, &problems), problems.is_empty()))
 }
 

@@ -190,6 +190,25 @@ async fn a_client_refused_in_the_middle_of_its_body_gets_the_whole_answer_over_t
 }
 
 #[tokio::test]
+async fn heads_that_are_too_large_or_too_slow_are_told_so_over_tls() {
+    let (_replica, world) = echo().await;
+    let authority = Authority::new();
+    let pair = authority.write("own", &authority.issue(&["models.test"], ECDSA));
+    let router =
+        start(&world, &[pair], |config| config.limits.head_timeout = std::time::Duration::from_millis(300)).await;
+    let long = format!("Long: {}", "x".repeat(200_000));
+    for (bytes, status) in [(request("GET", "/", &[&long], ""), 431), ("GET / HTTP/1.1\r\nHo".to_owned(), 408)] {
+        let mut client = Client::over(connect(router.tls(), "models.test", authority.plain_client()).await.unwrap());
+        client.try_send(bytes).await;
+        let got = client.answer().await;
+        assert_eq!((got.status, got.whole), (status, true));
+        assert!(got.error("message").contains("head"), "{}", got.text());
+        assert!(client.is_closed().await);
+    }
+    router.drain().await;
+}
+
+#[tokio::test]
 async fn a_client_over_tls_that_does_not_read_is_cut_off() {
     let replica = ScriptedReplica::start(|_| ok(&"x".repeat(8 << 20))).await;
     let authority = Authority::new();

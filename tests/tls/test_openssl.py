@@ -1,5 +1,6 @@
 """OpenSSL's client and curl, which share no code with the router."""
 
+import os
 import subprocess
 import threading
 
@@ -68,6 +69,15 @@ def test_curl_is_served_with_both_protocols(start, authority):
             router, authority, f"--http{protocol}", "-d", body, "-w", "%{http_code} %{http_version}"
         )
         assert (code, printed) == (0, f"{body}200 {protocol}"), error
+
+
+def test_large_bodies_arrive_whole_both_ways(start, authority, tmp_path):
+    router = start(*authority.issue("own-ecdsa"))
+    sent, got = tmp_path / "sent", tmp_path / "got"
+    sent.write_bytes(os.urandom(20 << 20))
+    for arguments in (["--http1.1"], ["--http2"], ["--http1.1", "--tls-max", "1.2"]):
+        code, _, error = curl(router, authority, *arguments, "--data-binary", f"@{sent}", "-o", got)
+        assert code == 0 and got.read_bytes() == sent.read_bytes(), (arguments, error)
 
 
 def test_curl_follows_the_redirect_with_its_body(start, authority):

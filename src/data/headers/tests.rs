@@ -1,4 +1,5 @@
 use super::*;
+use crate::data::tls::client::ClientCertificate;
 use http::Request;
 
 fn parts(version: Version, lines: &[(&str, &str)]) -> Parts {
@@ -11,6 +12,31 @@ fn parts(version: Version, lines: &[(&str, &str)]) -> Parts {
 
 fn h1(lines: &[(&str, &str)]) -> Parts {
     parts(Version::HTTP_11, lines)
+}
+
+/// What replicas hear of a client's certificate.
+fn certificate_sent(lines: &[(&str, &str)], trusted: bool, own: Option<&'static str>) -> Vec<String> {
+    let (limits, mut parts) = (Limits::default(), h1(lines));
+    let value = own.map(HeaderValue::from_static);
+    let client = value.map(|value| ClientCertificate { identity: value.clone(), forwarded: value });
+    let secured = Secured { is_http2: false, client };
+    let peer = Peer { tls: Some(&secured), ..peer(&limits, trusted) };
+    to_replica(&mut parts, peer, &record(), false, None);
+    assert_eq!(text(&parts.headers, "x-forwarded-proto"), ["https"]);
+    let alike = parts.headers.iter().filter(|(name, _)| name.as_str().replace('_', "-") == "x-forwarded-client-cert");
+    alike.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+}
+
+#[test]
+fn a_certificate_is_the_clients_own_or_what_a_trusted_proxy_says() {
+    let (name, forged) =
+        ("x-forwarded-client-cert", [("x-forwarded-client-cert", "Hash=1"), ("x_forwarded-client_cert", "Hash=2")]);
+    let none: [String; 0] = [];
+    assert_eq!(certificate_sent(&forged, false, None), none);
+    assert_eq!(certificate_sent(&forged, false, Some("Hash=own")), [format!("{name}: Hash=own")]);
+    assert_eq!(certificate_sent(&[(name, "1"), (name, "2")], false, Some("Hash=own")), [format!("{name}: Hash=own")]);
+    assert_eq!(certificate_sent(&forged, true, Some("Hash=own")), [format!("{name}: Hash=1")]);
+    assert_eq!(certificate_sent(&[], true, Some("Hash=own")), [format!("{name}: Hash=own")]);
 }
 
 fn record() -> Record {

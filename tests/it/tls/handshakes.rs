@@ -72,6 +72,22 @@ async fn no_more_handshakes_than_allowed_are_under_way_and_the_next_waits_for_it
 }
 
 #[tokio::test]
+async fn who_says_nothing_after_the_handshake_is_cut_off_whatever_was_agreed() {
+    let (_replica, world) = echo().await;
+    let authority = Authority::new();
+    let pair = authority.write("own", &authority.issue(&["models.test"], ECDSA));
+    let router = start(&world, &[pair], |config| config.limits.head_timeout = Duration::from_millis(150)).await;
+    for protocol in ["h2", "http/1.1"] {
+        let config = authority.client(rustls::ALL_VERSIONS, &[protocol], None);
+        let mut silent = connect(router.tls(), "models.test", config).await.unwrap();
+        // What comes is what the router has to say of itself, and then the end.
+        let end = tokio::time::timeout(scorefront::testing::PATIENCE, silent.read_to_end(&mut Vec::new())).await;
+        assert!(end.is_ok(), "{protocol}: not cut off");
+    }
+    router.drain().await;
+}
+
+#[tokio::test]
 async fn what_is_no_tls_fails_and_is_counted() {
     let (_replica, world) = echo().await;
     let authority = Authority::new();

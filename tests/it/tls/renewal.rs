@@ -110,7 +110,7 @@ async fn the_days_that_a_certificate_has_left_are_a_metric() {
 }
 
 #[tokio::test]
-async fn a_bad_pair_at_start_is_an_error_that_names_the_files() {
+async fn a_bad_pair_at_start_is_an_error_that_names_the_files_and_check_finds_it() {
     let authority = Authority::new();
     let [certificate, _] = authority.write("own", &authority.issue(&["models.test"], ECDSA));
     let [_, key] = authority.write("other", &authority.issue(&["models.test"], ECDSA));
@@ -125,6 +125,10 @@ async fn a_bad_pair_at_start_is_an_error_that_names_the_files() {
     config.tls.listen = vec![loopback];
     config.tls.certificates = vec![certificate];
     config.tls.keys = vec![key];
+    let empty = tempfile::tempdir().unwrap();
+    config.sources = vec![scorefront::control::config::Source::Manifests(empty.path().to_owned())];
+    let (table, is_clean) = scorefront::app::check(&config).await.unwrap();
+    assert!(!is_clean && table.contains("the key does not belong to the first certificate"), "{table}");
     let error = scorefront::app::App::bind(config).unwrap_err().to_string();
     assert!(error.contains("own.crt") && error.contains("other.key"), "{error}");
     assert!(error.ends_with("the key does not belong to the first certificate"), "{error}");
