@@ -29,7 +29,7 @@ def test_service_type_availability_and_security_go_together_in_every_way(kind, i
     arguments = objects.arguments
     assert ("--listen=0.0.0.0:8080" if "http" in names else "--listen=off") in arguments
     assert ("--listen-tls=0.0.0.0:8443" in arguments) == ("https" in names)
-    assert ("--tls-secret=azureml/certificate" in arguments) == ("https" in names)
+    assert ({"--tls-cert=/etc/scorefront/tls", "--tls-key=/etc/scorefront/tls"} <= set(arguments)) == ("https" in names)
     assert ("--redirect-to-https=443" in arguments) == redirects
     allowed = objects.one("NetworkPolicy")["spec"]["ingress"][0]["ports"]
     assert {port["port"] for port in allowed} == names
