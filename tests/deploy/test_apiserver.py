@@ -119,6 +119,21 @@ def test_helm_installs_upgrades_and_rolls_back_and_the_pods_are_let_in(cluster):
     assert ports() == [80]
 
 
+def test_beside_an_autoscaler_there_are_never_fewer_than_its_minimum(cluster):
+    def replicas():
+        (deployment,) = cluster.items("deployment")
+        return deployment["spec"]["replicas"]
+
+    scaled = {**PLAIN, "autoscaling": {"enabled": True, "minReplicas": 2}}
+    cluster.helm("uninstall", "scorefront", "--ignore-not-found")
+    cluster.install(scaled)
+    assert replicas() == 2, "not the one that a missing field stands for"
+    for count, kept in [(5, 5), (0, 2)]:
+        cluster.kubectl("scale", "deployment/azureml-fe-v2", f"--replicas={count}", "--namespace", NAMESPACE)
+        cluster.install(scaled)
+        assert replicas() == kept
+
+
 def test_the_account_may_do_what_discovery_needs_and_nothing_more(cluster, nobody):
     cluster.install(PLAIN)
     account = cluster.account()
