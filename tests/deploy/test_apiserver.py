@@ -9,7 +9,7 @@ import json
 import pytest
 import requests
 from cluster import Cluster, PodProcess
-from rendering import NAMESPACE, PLAIN, ROOT, TLS, rendered
+from rendering import NAMESPACE, PLAIN, ROOT, TLS, rendered, tool
 from support.process import eventually
 
 EVERYTHING = {
@@ -21,6 +21,15 @@ EVERYTHING = {
     "spreadOverNodes": "hard",
     "dashboard": {"enabled": True},
     "openshift": {"bindSecurityContextConstraint": True},
+}
+MONITORED = {
+    **PLAIN,
+    "metrics": {
+        "interval": "1m30s",
+        "podMonitor": {"enabled": True, "labels": {"release": "stack"}},
+        "serviceMonitor": {"enabled": True},
+    },
+    "alerts": {"enabled": True},
 }
 WHOLE_CLUSTER = {"allowReadingAllSecretsOfTheCluster": True, "modelNamespaces": []}
 
@@ -59,6 +68,9 @@ def cluster(tmp_path_factory):
     try:
         for namespace in [NAMESPACE, "models", "others"]:
             running.kubectl("create", "namespace", namespace)
+        for kind in ["podmonitors", "servicemonitors", "prometheusrules"]:
+            running.kubectl("create", "--filename", tool(f"crds/monitoring.coreos.com_{kind}.yaml"))
+            running.kubectl("wait", "--for=condition=established", f"crd/{kind}.monitoring.coreos.com", "--timeout=30s")
         yield running
     finally:
         running.stop()
@@ -81,6 +93,7 @@ def texts():
         "plain": PLAIN,
         "tls": TLS,
         "everything": EVERYTHING,
+        "monitored": MONITORED,
         "cluster": PLAIN | WHOLE_CLUSTER,
     }.items():
         yield name, lambda values=values: rendered(values).text
@@ -90,12 +103,29 @@ def texts():
     yield "sample", (ROOT / "deploy/sample/model.yaml").read_text
 
 
+TRY = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename", "-"]
+
+
 @pytest.mark.parametrize("text", [text for _, text in texts()], ids=[name for name, _ in texts()])
 def test_the_api_server_takes_every_object_without_a_warning(cluster, text):
-    options = ["--server-side", "--dry-run=server", "--validate=strict", "--filename", "-"]
-    done = cluster.tried("apply", *options, stdin=text())
+    done = cluster.tried(*TRY, stdin=text())
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "serverside-applied" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "right, wrong, told",
+    [
+        ('interval: "1m30s"', "interval: 1.5m", "spec.podMetricsEndpoints[0].interval: Invalid value"),
+        ("for: 2m", "for: 2 minutes", "spec.groups[0].rules[0].for: Invalid value"),
+        ("podMetricsEndpoints:", "podMetricEndpoints:", ".spec.podMetricEndpoints: field not declared in schema"),
+    ],
+)
+def test_the_api_server_knows_the_objects_of_the_prometheus_operator(cluster, right, wrong, told):
+    text = rendered(MONITORED).text
+    assert right in text
+    done = cluster.tried(*TRY, stdin=text.replace(right, wrong))
+    assert done.returncode != 0 and told in done.stderr, done.stderr
 
 
 def test_helm_installs_upgrades_and_rolls_back_and_the_pods_are_let_in(cluster):

@@ -61,7 +61,7 @@ def test_an_unknown_or_wrongly_cased_key_or_value_is_refused_by_its_name(wrong, 
     [
         ({"allowReadingAllSecretsOfTheCluster": True}, "both modelNamespaces and allowReadingAllSecretsOfTheCluster"),
         ({"internalLoadBalancerProvider": "azure"}, "Set inferenceRouterServiceType=loadBalancer"),
-        ({"podLabels": {"azuremlappname": "own"}}, "podLabels.azuremlappname is set, but that label is the chart's own"),
+        ({"podLabels": {"azuremlappname": "own"}}, "podLabels.azuremlappname is set, but that label is"),
         ({"podLabels": {"app.kubernetes.io/name": "own"}}, "podLabels.app.kubernetes.io/name is set, but"),
         ({"service": {"externalTrafficPolicy": "Local"}}, "service.externalTrafficPolicy is Local, but"),
         ({"service": {"loadBalancerSourceRanges": ["192.0.2.0/24"]}}, "service.loadBalancerSourceRanges are set, but"),

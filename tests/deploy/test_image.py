@@ -106,7 +106,7 @@ def write_certificate(folder):
     folder.mkdir(parents=True)
     chain, key = folder / "cert.pem", folder / "key.pem"
     command = [need("openssl", "apt-get install openssl"), "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]
-    command += ["-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=router", "-addext", "subjectAltName=IP:127.0.0.1"]
     done = run(*command, "-out", chain, "-keyout", key)
     assert done.returncode == 0, done.stderr
     # As the kubelet writes them: the router is not root.
