@@ -7,7 +7,6 @@
 //! Holds: a certificate that cannot be used, or that does not fit its key, changes nothing but what is reported about
 //! it; nothing of a private key is ever in a message.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use crate::core::vitals::Vitals;
 
 use self::clients::{Authorities, Clients};
 use self::desk::Desk;
-use self::files::Files;
+use self::files::{CHAIN_NAMES, Files, KEY_NAMES, Place};
 use self::pair::Pair;
 use self::secrets::Block;
 
@@ -70,7 +69,7 @@ impl Certificates {
         let mut files = Vec::new();
         for (place, (own, key)) in tls.pairs().enumerate() {
             let named = |problem| format!("--tls-cert {}, --tls-key {}: {problem}", own.display(), key.display());
-            let mut pair = Files::new([own, key].map(PathBuf::from));
+            let mut pair = Files::new([Place::file_or_folder(own, CHAIN_NAMES), Place::file_or_folder(key, KEY_NAMES)]);
             let [own, key] = pair.read().map_err(named)?;
             desk.take(place, Pair::read(&own, &key).map_err(named)?);
             files.push(pair);
@@ -78,7 +77,7 @@ impl Certificates {
         let mut authorities = None;
         if let Some(file) = &tls.client_ca {
             let named = |problem| format!("--client-ca {}: {problem}", file.display());
-            let mut file = Files::new([file.clone()]);
+            let mut file = Files::new([Place::only_file(file)]);
             let [text] = file.read().map_err(named)?;
             let read = Authorities::read(&text, tls.client_auth).map_err(named)?;
             desk.settle(pairs, &read.first.0, &read.first.1);

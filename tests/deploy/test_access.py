@@ -55,11 +55,9 @@ def test_nothing_may_be_written_anywhere():
                 assert "*" not in rule["apiGroups"] + rule["resources"] + rule["verbs"]
 
 
-def test_beside_the_models_it_may_read_its_certificate_alone():
-    role = rendered(TLS).named("Role")["azureml", "azureml-fe-v2-certificate"]
-    (rule,) = role["rules"]
-    assert (rule["resources"], rule["resourceNames"]) == (["secrets"], ["certificate"])
-    assert ("azureml", "azureml-fe-v2-certificate") not in rendered(PLAIN).named("Role")
+def test_for_its_certificate_it_needs_no_right():
+    assert rendered(TLS).named("Role") == rendered(PLAIN).named("Role")
+    assert rendered(TLS).named("RoleBinding") == rendered(PLAIN).named("RoleBinding")
 
 
 def test_only_the_pod_of_the_router_gets_the_token():

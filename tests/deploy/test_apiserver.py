@@ -10,7 +10,7 @@ import ssl
 import pytest
 import requests
 from cluster import Cluster, PodProcess
-from rendering import NAMESPACE, PLAIN, ROOT, TLS, WITHOUT_GRACE, rendered
+from rendering import NAMESPACE, PLAIN, ROOT, TLS, WITHOUT_GRACE, rendered, tool
 from support.process import eventually
 from traffic import certificate
 
@@ -23,6 +23,15 @@ EVERYTHING = {
     "spreadOverNodes": "hard",
     "dashboard": {"enabled": True},
     "openshift": {"bindSecurityContextConstraint": True},
+}
+MONITORED = {
+    **PLAIN,
+    "metrics": {
+        "interval": "1m30s",
+        "podMonitor": {"enabled": True, "labels": {"release": "stack"}},
+        "serviceMonitor": {"enabled": True},
+    },
+    "alerts": {"enabled": True},
 }
 WHOLE_CLUSTER = {"allowReadingAllSecretsOfTheCluster": True, "modelNamespaces": []}
 
@@ -61,6 +70,9 @@ def cluster(tmp_path_factory):
     try:
         for namespace in [NAMESPACE, "models", "others"]:
             running.kubectl("create", "namespace", namespace)
+        for kind in ["podmonitors", "servicemonitors", "prometheusrules"]:
+            running.kubectl("create", "--filename", tool(f"crds/monitoring.coreos.com_{kind}.yaml"))
+            running.kubectl("wait", "--for=condition=established", f"crd/{kind}.monitoring.coreos.com", "--timeout=30s")
         yield running
     finally:
         running.stop()
@@ -83,6 +95,7 @@ def texts():
         "plain": PLAIN,
         "tls": TLS,
         "everything": EVERYTHING,
+        "monitored": MONITORED,
         "cluster": PLAIN | WHOLE_CLUSTER,
     }.items():
         yield name, lambda values=values: rendered(values).text
@@ -92,12 +105,29 @@ def texts():
     yield "sample", (ROOT / "deploy/sample/model.yaml").read_text
 
 
+TRY = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename", "-"]
+
+
 @pytest.mark.parametrize("text", [text for _, text in texts()], ids=[name for name, _ in texts()])
 def test_the_api_server_takes_every_object_without_a_warning(cluster, text):
-    options = ["--server-side", "--dry-run=server", "--validate=strict", "--filename", "-"]
-    done = cluster.tried("apply", *options, stdin=text())
+    done = cluster.tried(*TRY, stdin=text())
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "serverside-applied" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "right, wrong, told",
+    [
+        ('interval: "1m30s"', "interval: 1.5m", "spec.podMetricsEndpoints[0].interval: Invalid value"),
+        ("for: 2m", "for: 2 minutes", "spec.groups[0].rules[0].for: Invalid value"),
+        ("podMetricsEndpoints:", "podMetricEndpoints:", ".spec.podMetricEndpoints: field not declared in schema"),
+    ],
+)
+def test_the_api_server_knows_the_objects_of_the_prometheus_operator(cluster, right, wrong, told):
+    text = rendered(MONITORED).text
+    assert right in text
+    done = cluster.tried(*TRY, stdin=text.replace(right, wrong))
+    assert done.returncode != 0 and told in done.stderr, done.stderr
 
 
 def test_helm_installs_upgrades_and_rolls_back_and_the_pods_are_let_in(cluster):
@@ -119,6 +149,21 @@ def test_helm_installs_upgrades_and_rolls_back_and_the_pods_are_let_in(cluster):
     assert cluster.items("deployment")[0]["spec"]["replicas"] == 3, "an autoscaler that is new has not scaled down"
     cluster.helm("rollback", "scorefront")
     assert ports() == [80]
+
+
+def test_beside_an_autoscaler_there_are_never_fewer_than_its_minimum(cluster):
+    def replicas():
+        (deployment,) = cluster.items("deployment")
+        return deployment["spec"]["replicas"]
+
+    scaled = {**PLAIN, "autoscaling": {"enabled": True, "minReplicas": 2}}
+    cluster.helm("uninstall", "scorefront", "--ignore-not-found")
+    cluster.install(scaled)
+    assert replicas() == 2, "not the one that a missing field stands for"
+    for count, kept in [(5, 5), (0, 2)]:
+        cluster.kubectl("scale", "deployment/azureml-fe-v2", f"--replicas={count}", "--namespace", NAMESPACE)
+        cluster.install(scaled)
+        assert replicas() == kept
 
 
 def test_the_account_may_do_what_discovery_needs_and_nothing_more(cluster, nobody):
@@ -151,11 +196,9 @@ def test_the_api_server_says_no_to_everything_else(cluster, question):
     assert done.stdout.strip() == "no", done.stdout + done.stderr
 
 
-def test_with_tls_it_may_read_that_one_secret_beside_them(cluster, nobody):
+def test_with_tls_it_may_do_nothing_more(cluster, nobody):
     cluster.install(TLS)
-    more = cluster.rights(cluster.account(), NAMESPACE) - cluster.rights(nobody, NAMESPACE)
-    assert {(resource, name) for _, _, resource, name in more} == {("secrets", "certificate")}
-    assert {verb for verb, _, _, _ in more} <= {"get", "list", "watch"}
+    assert cluster.rights(cluster.account(), NAMESPACE) == cluster.rights(nobody, NAMESPACE)
 
 
 def test_the_whole_cluster_is_open_to_it_only_with_the_words_for_it(cluster, nobody):

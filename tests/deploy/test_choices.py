@@ -46,6 +46,9 @@ def test_everything_that_is_missing_is_told_at_once():
         ({"replicas": 0}, "at '/replicas': minimum: got 0, want 1"),
         ({"modelNamespaces": ["Models"]}, "at '/modelNamespaces/0': 'Models' does not match pattern"),
         ({"modelNamespaces": ["models", "models"]}, "at '/modelNamespaces': items at 0 and 1 are equal"),
+        ({"stateFile": {"sizeLimit": "64MB"}}, "at '/stateFile/sizeLimit': '64MB' does not match pattern"),
+        ({"metrics": {"interval": "1.5m"}}, "at '/metrics/interval': '1.5m' does not match pattern"),
+        ({"redirectToHttps": "true"}, "at '/redirectToHttps': got string, want boolean"),
         ({"spreadOverNodes": "Hard"}, "at '/spreadOverNodes': value must be one of 'soft', 'hard'"),
     ],
 )
@@ -58,6 +61,15 @@ def test_an_unknown_or_wrongly_cased_key_or_value_is_refused_by_its_name(wrong, 
     [
         ({"allowReadingAllSecretsOfTheCluster": True}, "both modelNamespaces and allowReadingAllSecretsOfTheCluster"),
         ({"internalLoadBalancerProvider": "azure"}, "Set inferenceRouterServiceType=loadBalancer"),
+        ({"podLabels": {"azuremlappname": "own"}}, "podLabels.azuremlappname is set, but that label is"),
+        ({"podLabels": {"app.kubernetes.io/name": "own"}}, "podLabels.app.kubernetes.io/name is set, but"),
+        ({"service": {"externalTrafficPolicy": "Local"}}, "service.externalTrafficPolicy is Local, but"),
+        ({"service": {"loadBalancerSourceRanges": ["192.0.2.0/24"]}}, "service.loadBalancerSourceRanges are set, but"),
+        (
+            {"service": {"loadBalancerSourceRanges": ["192.0.2.0/24"]}, "inferenceRouterServiceType": "nodePort"},
+            "Set inferenceRouterServiceType=loadBalancer, or leave the ranges out",
+        ),
+        ({"service": {"nodePorts": {"http": 30080}}}, "service.nodePorts are set, but"),
         ({"autoscaling": {"enabled": True, "maxReplicas": 2}}, "autoscaling.maxReplicas is 2, below the 3 replicas"),
     ],
 )

@@ -5,10 +5,11 @@ import os
 import subprocess
 
 import pytest
+import requests
 from cluster import Cluster, PodProcess
-from rendering import NAMESPACE, PLAIN, ROOT, WITHOUT_GRACE, rendered, run
+from rendering import NAMESPACE, PLAIN, ROOT, TLS, WITHOUT_GRACE, rendered, run
 from support import manifests
-from support.process import Process, answers, eventually, free_port
+from support.process import Process, answers, eventually, free_port, need
 
 NAME = "localhost/scorefront:test"
 BYTES_MAX = 40_000_000
@@ -100,18 +101,38 @@ def test_the_image_tells_its_version(buildah, container):
     assert told.startswith("scorefront ") and "commit unknown" not in told
 
 
+def write_certificate(folder):
+    """A volume with a Secret in the form of Azure ML."""
+    folder.mkdir(parents=True)
+    chain, key = folder / "cert.pem", folder / "key.pem"
+    command = [need("openssl", "apt-get install openssl"), "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]
+    command += ["-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=router", "-addext", "subjectAltName=IP:127.0.0.1"]
+    done = run(*command, "-out", chain, "-keyout", key)
+    assert done.returncode == 0, done.stderr
+    # As the kubelet writes them: the router is not root.
+    key.chmod(0o644)
+    return chain
+
+
 def test_the_image_needs_nothing_but_what_a_pod_has_and_starts_again_without_the_api_server(root, tmp_path):
     cluster = Cluster(tmp_path)
     try:
         for namespace in [NAMESPACE, "models"]:
             cluster.kubectl("create", "namespace", namespace)
-        cluster.install(PLAIN)
+        cluster.install(TLS)
         cluster.kubectl("apply", "--filename", ROOT / "deploy/sample/model.yaml")
-        router = PodProcess(cluster, rendered(PLAIN | WITHOUT_GRACE).arguments, tmp_path, root)
+        authority = write_certificate(root / "etc/scorefront/tls")
+        router = PodProcess(cluster, rendered(TLS | WITHOUT_GRACE).arguments, tmp_path, root)
+
+        def shows_its_certificate():
+            url = router.tls_url.replace("http://", "https://")
+            return requests.get(url, verify=str(authority), timeout=10).status_code == 200
+
         try:
             router.process.wait_until_ready(f"{router.admin_url}/readyz")
             (endpoint,) = router.page("/debug/snapshot").json()["endpoints"]
             assert (endpoint["name"], endpoint["keys"]) == ("iris", 2)
+            assert shows_its_certificate()
             # The volume of the pod is writable for everybody, and the file is for the router alone.
             saved = root / "var/lib/scorefront/world.json"
             eventually(saved.exists, router.process.printed, 20)
@@ -121,6 +142,7 @@ def test_the_image_needs_nothing_but_what_a_pod_has_and_starts_again_without_the
             assert "restored" in router.page("/readyz").text
             (endpoint,) = router.page("/debug/snapshot").json()["endpoints"]
             assert (endpoint["name"], endpoint["keys"]) == ("iris", 2)
+            assert shows_its_certificate()
         finally:
             assert router.process.stop() == 0, router.process.printed()
     finally:

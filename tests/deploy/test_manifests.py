@@ -89,6 +89,16 @@ def test_there_are_four_ingresses_to_the_service_of_the_chart():
         assert ("tls" in ingress["spec"]) == path.stem.endswith("https")
         classes = {"nginx": "nginx", "application-gateway": "azure-application-gateway"}
         assert ingress["spec"]["ingressClassName"] == classes[path.stem.rpartition("-")[0]]
+        annotations = ingress["metadata"]["annotations"]
+        if "nginx" in path.stem:
+            # With it off, nginx could not send a request to another router: the drains were tested with the default.
+            assert "nginx.ingress.kubernetes.io/proxy-request-buffering" not in annotations
+        else:
+            # The port without TLS, as the pod has it. Otherwise the gateway would ask at the admin port.
+            (port,) = [port for port in rendered(PLAIN).container["ports"] if port["name"] == "http"]
+            assert annotations["appgw.ingress.kubernetes.io/backend-protocol"] == "http"
+            assert annotations["appgw.ingress.kubernetes.io/health-probe-path"] == "/"
+            assert annotations["appgw.ingress.kubernetes.io/health-probe-port"] == str(port["containerPort"])
         (rule,) = ingress["spec"]["rules"]
         (route,) = rule["http"]["paths"]
         assert (route["path"], route["pathType"]) == ("/", "Prefix")

@@ -2,6 +2,7 @@
 
 import itertools
 
+import kubernetes_validate
 import pytest
 from rendering import CHOSEN, NAMESPACE, PLAIN, TLS, rendered
 
@@ -29,7 +30,7 @@ def test_service_type_availability_and_security_go_together_in_every_way(kind, i
     arguments = objects.arguments
     assert ("--listen=0.0.0.0:8080" if "http" in names else "--listen=off") in arguments
     assert ("--listen-tls=0.0.0.0:8443" in arguments) == ("https" in names)
-    assert ("--tls-secret=azureml/certificate" in arguments) == ("https" in names)
+    assert ({"--tls-cert=/etc/scorefront/tls", "--tls-key=/etc/scorefront/tls"} <= set(arguments)) == ("https" in names)
     assert ("--redirect-to-https=443" in arguments) == redirects
     allowed = objects.one("NetworkPolicy")["spec"]["ingress"][0]["ports"]
     assert {port["port"] for port in allowed} == names
@@ -73,7 +74,13 @@ def test_the_routers_own_objects_do_not_look_like_a_model():
     "provider, annotation",
     [
         ("azure", {"service.beta.kubernetes.io/azure-load-balancer-internal": "true"}),
-        ("aws", {"service.beta.kubernetes.io/aws-load-balancer-scheme": "internal"}),
+        (
+            "aws",
+            {
+                "service.beta.kubernetes.io/aws-load-balancer-scheme": "internal",
+                "service.beta.kubernetes.io/aws-load-balancer-internal": "true",
+            },
+        ),
         ("gcp", {"networking.gke.io/load-balancer-type": "Internal"}),
     ],
 )
@@ -81,6 +88,45 @@ def test_an_internal_load_balancer_has_the_annotation_of_its_provider(provider, 
     values = {"inferenceRouterServiceType": "loadBalancer", "internalLoadBalancerProvider": provider}
     service = rendered({**PLAIN, **values, "service": {"annotations": {"own": "one"}}}).one("Service")
     assert service["metadata"]["annotations"] == {"own": "one", **annotation}
+
+
+def test_names_of_digits_alone_stay_texts():
+    names = {"modelNamespaces": ["123"], "sslSecret": "456", "priorityClassName": "7"}
+    monitoring = {"networkPolicy": {"monitoringNamespaces": ["8"]}}
+    pull = {"image": {"repository": "registry.example/scorefront", "pullSecrets": ["9"]}}
+    objects = rendered({**PLAIN, **names, **monitoring, **pull}, "--namespace", "10")
+    assert ("123", "scorefront-10") in objects.named("Role")
+    assert objects.named("RoleBinding")["123", "scorefront-10"]["subjects"][0]["namespace"] == "10"
+    for object in objects.all:
+        kubernetes_validate.validate(object, "1.37", strict=True)
+
+
+def test_ones_own_labels_and_annotations_stand_beside_those_of_the_chart_and_annotations_beat_them():
+    own = {"podLabels": {"own": "one"}, "podAnnotations": {"own": "two", "prometheus.io/port": "9091"}}
+    metadata = rendered({**PLAIN, **own}).pod["metadata"]
+    assert metadata["labels"].items() >= {"own": "one", "azuremlappname": "azureml-fe"}.items()
+    assert metadata["annotations"] == {
+        "own": "two",
+        "kubectl.kubernetes.io/default-container": "scorefront",
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": "9091",
+        "prometheus.io/path": "/metrics",
+    }
+    labels = {"alerts": {"enabled": True, "labels": {"app.kubernetes.io/name": "rules"}}}
+    text = rendered({**PLAIN, **own, **labels}).text
+    assert text.count("prometheus.io/port:") == 1 and text.count("app.kubernetes.io/name: rules") == 1
+
+
+@pytest.mark.parametrize("size", ["64M", "64Mi", "1.5Gi", "67108864"])
+def test_every_form_of_a_size_is_taken(size):
+    (volume,) = rendered({**PLAIN, "stateFile": {"sizeLimit": size}}).pod["spec"]["volumes"]
+    assert volume["emptyDir"]["sizeLimit"] == size
+
+
+@pytest.mark.parametrize("interval", ["15s", "1m30s", "500ms", "1h"])
+def test_every_form_of_an_interval_is_taken(interval):
+    monitor = rendered({**PLAIN, "metrics": {"interval": interval, "podMonitor": {"enabled": True}}}).one("PodMonitor")
+    assert monitor["spec"]["podMetricsEndpoints"][0]["interval"] == interval
 
 
 def test_replicas_beat_the_availability_setting():
@@ -109,6 +155,10 @@ def test_pods_spread_over_nodes_softly_unless_told_to_be_hard():
     hard = rendered({**PLAIN, "spreadOverNodes": "hard"}).pod["spec"]["topologySpreadConstraints"]
     (by_node,) = [each for each in hard if each["topologyKey"] == "kubernetes.io/hostname"]
     assert (by_node["whenUnsatisfiable"], by_node["minDomains"], by_node["maxSkew"]) == ("DoNotSchedule", 3, 1)
+    # An autoscaler may make more of them, and they too are one to a node.
+    scaled = {"spreadOverNodes": "hard", "autoscaling": {"enabled": True, "maxReplicas": 7}}
+    by_node, _ = rendered({**PLAIN, **scaled}).pod["spec"]["topologySpreadConstraints"]
+    assert by_node["minDomains"] == 7
     # Without this the surge pod of a rolling update would find no node.
     assert by_node["matchLabelKeys"] == ["pod-template-hash"]
 

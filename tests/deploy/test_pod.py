@@ -44,6 +44,18 @@ def test_the_last_known_good_world_lies_on_a_volume_that_outlives_the_container(
     assert "volumes" not in without.pod["spec"] and not any("--state-file" in one for one in without.arguments)
 
 
+def test_the_certificate_is_mounted_so_that_a_restart_needs_no_api_server():
+    objects = rendered({**TLS, "stateFile": {"enabled": False}})
+    (mount,) = objects.container["volumeMounts"]
+    assert mount == {"name": "tls", "mountPath": "/etc/scorefront/tls", "readOnly": True}
+    assert objects.pod["spec"]["volumes"] == [{"name": "tls", "secret": {"secretName": "certificate"}}]
+    flags = [argument for argument in objects.arguments if argument.startswith("--tls-")]
+    assert flags == ["--tls-cert=/etc/scorefront/tls", "--tls-key=/etc/scorefront/tls"]
+    # A name of digits alone stays a text.
+    volumes = rendered({**TLS, "sslSecret": "123"}).pod["spec"]["volumes"]
+    assert volumes[0]["secret"] == {"secretName": "123"}
+
+
 def test_a_rolling_update_never_has_fewer_routers_than_before():
     strategy = rendered(PLAIN).one("Deployment")["spec"]["strategy"]
     assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}

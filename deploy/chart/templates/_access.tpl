@@ -10,5 +10,5 @@
 {{- define "scorefront.subjects" -}}
 - kind: ServiceAccount
   name: {{ include "scorefront.name" . }}
-  namespace: {{ .Release.Namespace }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end }}

@@ -2,9 +2,10 @@
 {{- define "scorefront.arguments" -}}
 - serve
 - --listen={{ if include "scorefront.listens" . }}{{ .Values.address }}:8080{{ else }}off{{ end }}
-{{- with .Values.sslSecret }}
-- --listen-tls={{ $.Values.address }}:8443
-- --tls-secret={{ $.Release.Namespace }}/{{ . }}
+{{- if .Values.sslSecret }}
+- --listen-tls={{ .Values.address }}:8443
+- --tls-cert=/etc/scorefront/tls
+- --tls-key=/etc/scorefront/tls
 {{- end }}
 {{- with include "scorefront.redirect" . }}
 - --redirect-to-https={{ . }}

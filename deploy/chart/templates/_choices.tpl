@@ -29,6 +29,28 @@
 {{- else }}{{ include "scorefront.replicas" . }}{{ end }}
 {{- end }}
 
+{{/* The largest number of pods there may be. */}}
+{{- define "scorefront.replicasMax" -}}
+{{- if .Values.autoscaling.enabled }}{{ int .Values.autoscaling.maxReplicas }}
+{{- else }}{{ include "scorefront.replicas" . }}{{ end }}
+{{- end }}
+
+{{/* The field `replicas`. Beside an autoscaler that one says it, and whoever applies what `helm template` makes must not
+     say it again and again. But a field that is not there means one pod until the autoscaler has looked, and none at all
+     switches it off: so what runs is kept, and at least the minimum is there, where helm can see the cluster. It does if
+     it finds what every namespace has; a namespace that it is about to make has nothing to lose. */}}
+{{- define "scorefront.howMany" -}}
+{{- $running := lookup "apps/v1" "Deployment" .Release.Namespace (include "scorefront.name" .) }}
+{{- $min := int (include "scorefront.replicasMin" .) }}
+{{- if not .Values.autoscaling.enabled -}}
+replicas: {{ include "scorefront.replicas" . }}
+{{- else if $running -}}
+replicas: {{ max $min (int $running.spec.replicas) }}
+{{- else if lookup "v1" "ServiceAccount" .Release.Namespace "default" -}}
+replicas: {{ $min }}
+{{- end }}
+{{- end }}
+
 {{- define "scorefront.terminationSeconds" -}}
 {{- with .Values.drain }}{{ add .preStopSeconds .graceSeconds .timeoutSeconds 5 }}{{ end }}
 {{- end }}
@@ -51,6 +73,21 @@
 {{- end }}
 {{- if and $v.internalLoadBalancerProvider (ne $v.inferenceRouterServiceType "loadBalancer") }}
 {{- $problems = append $problems (printf "internalLoadBalancerProvider is %s, but inferenceRouterServiceType is %s. Set inferenceRouterServiceType=loadBalancer, or leave the provider out" $v.internalLoadBalancerProvider $v.inferenceRouterServiceType) }}
+{{- end }}
+{{- range $key, $_ := $v.podLabels }}
+{{- if hasKey (include "scorefront.labels" $ | fromYaml) $key }}
+{{- $problems = append $problems (printf "podLabels.%s is set, but that label is the chart's own: selectors and tools go by it. Leave it out" $key) }}
+{{- end }}
+{{- end }}
+{{- $type := $v.inferenceRouterServiceType }}
+{{- if and $v.service.externalTrafficPolicy (eq $type "clusterIP") }}
+{{- $problems = append $problems (printf "service.externalTrafficPolicy is %s, but inferenceRouterServiceType is clusterIP, which nobody reaches from outside. Set inferenceRouterServiceType to nodePort or loadBalancer, or leave the policy out" $v.service.externalTrafficPolicy) }}
+{{- end }}
+{{- if and $v.service.loadBalancerSourceRanges (ne $type "loadBalancer") }}
+{{- $problems = append $problems (printf "service.loadBalancerSourceRanges are set, but inferenceRouterServiceType is %s. Set inferenceRouterServiceType=loadBalancer, or leave the ranges out" $type) }}
+{{- end }}
+{{- if and (or $v.service.nodePorts.http $v.service.nodePorts.https) (eq $type "clusterIP") }}
+{{- $problems = append $problems "service.nodePorts are set, but inferenceRouterServiceType is clusterIP, which has none. Set inferenceRouterServiceType to nodePort or loadBalancer, or leave the ports out" }}
 {{- end }}
 {{- if $v.autoscaling.enabled }}
 {{- if gt (int (include "scorefront.replicasMin" .)) (int $v.autoscaling.maxReplicas) }}

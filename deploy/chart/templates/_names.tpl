@@ -17,7 +17,7 @@ azuremlappversion: v2
 {{ include "scorefront.selector" . }}
 ml.azure.com/amlarc-system: "true"
 app.kubernetes.io/name: scorefront
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/component: router
 app.kubernetes.io/managed-by: {{ .Release.Service }}

@@ -3,7 +3,7 @@
 nodeSelector:
   {{- $selector := merge (deepCopy .Values.nodeSelector) (dict "kubernetes.io/os" "linux") }}
   {{- range $key, $value := $selector }}
-  {{ $key }}: {{ toString $value | quote }}
+  {{ $key | quote }}: {{ toString $value | quote }}
   {{- end }}
 tolerations:
   {{- range $taint := list "ml.azure.com/amlarc" "ml.azure.com/amlarc-system" }}
@@ -20,7 +20,7 @@ topologySpreadConstraints:
     maxSkew: 1
     {{- if eq .Values.spreadOverNodes "hard" }}
     # With fewer nodes than this, every node counts as empty: none gets a second pod.
-    minDomains: {{ include "scorefront.replicasMin" . }}
+    minDomains: {{ include "scorefront.replicasMax" . }}
     whenUnsatisfiable: DoNotSchedule
     {{- else }}
     whenUnsatisfiable: ScheduleAnyway

@@ -2,6 +2,9 @@
 //!
 //! They may be swapped as a whole (`mv`, the `..data` link of the kubelet, which swaps both at once) or written one
 //! after the other. So what is new counts when two looks in a row find the same in all.
+//!
+//! A place may be a folder, such as a Secret mounted into the pod: which file of it counts is decided at each look,
+//! because the Secret may be replaced by one with other names.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -9,16 +12,30 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
 
+/// Names of a certificate chain in a folder, the first one that is there: those of Kubernetes and of Azure ML.
+pub(super) const CHAIN_NAMES: &[&str] = &["tls.crt", "cert.pem"];
+
+/// Names of a private key in a folder, likewise.
+pub(super) const KEY_NAMES: &[&str] = &["tls.key", "key.pem"];
+
 /// The largest file that is read: a chain or a key has a few thousand bytes.
 const BYTES_MAX: u64 = 256 << 10;
 
 /// What files hold, or why they cannot be read.
 type Content<const N: usize> = Result<[Vec<u8>; N], String>;
 
+/// A file, or a folder that has it under one of some names.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    /// Empty where a folder is of no use.
+    names: &'static [&'static str],
+}
+
 /// See the head of the file.
 #[derive(Debug)]
 pub(super) struct Files<const N: usize> {
-    paths: [PathBuf; N],
+    places: [Place; N],
     /// What the last look saw.
     seen: Option<Mark>,
     /// What was last told.
@@ -29,8 +46,8 @@ pub(super) struct Files<const N: usize> {
 type Mark = Result<Vec<u8>, String>;
 
 impl<const N: usize> Files<N> {
-    pub(super) fn new(paths: [PathBuf; N]) -> Self {
-        Self { paths, seen: None, told: None }
+    pub(super) fn new(places: [Place; N]) -> Self {
+        Self { places, seen: None, told: None }
     }
 
     /// What is in them now.
@@ -56,10 +73,33 @@ impl<const N: usize> Files<N> {
 
     fn content(&self) -> Content<N> {
         let mut content = [const { Vec::new() }; N];
-        for (content, path) in content.iter_mut().zip(&self.paths) {
-            *content = read(path)?;
+        for (content, place) in content.iter_mut().zip(&self.places) {
+            *content = read(&place.file()?)?;
         }
         Ok(content)
+    }
+}
+
+impl Place {
+    pub(super) fn file_or_folder(path: &Path, names: &'static [&'static str]) -> Self {
+        Self { path: path.to_owned(), names }
+    }
+
+    pub(super) fn only_file(path: &Path) -> Self {
+        Self { path: path.to_owned(), names: &[] }
+    }
+
+    /// The file that counts now.
+    fn file(&self) -> Result<PathBuf, String> {
+        if self.names.is_empty() || !self.path.is_dir() {
+            return Ok(self.path.clone());
+        }
+        // What cannot be looked at is there: reading it tells why.
+        let mut files = self.names.iter().map(|name| self.path.join(name));
+        let there = files.find(|file| file.try_exists().unwrap_or(true));
+        there.ok_or_else(|| {
+            format!("folder {} has none of these files: {}; put one there", self.path.display(), self.names.join(", "))
+        })
     }
 }
 
@@ -94,7 +134,11 @@ mod tests {
         for path in &paths {
             fs::write(path, "first").unwrap();
         }
-        (folder, Files::new(paths))
+        (folder, Files::new(paths.map(|path| Place::only_file(&path))))
+    }
+
+    fn pair_of(folder: &Path) -> Files<2> {
+        Files::new([CHAIN_NAMES, KEY_NAMES].map(|names| Place::file_or_folder(folder, names)))
     }
 
     #[test]
@@ -127,11 +171,37 @@ mod tests {
         for name in ["tls.crt", "tls.key"] {
             std::os::unix::fs::symlink(format!("..data/{name}"), folder.path().join(name)).unwrap();
         }
-        let mut files = Files::new(["tls.crt", "tls.key"].map(|name| folder.path().join(name)));
-        assert!(files.read().is_ok());
-        link("..2");
+        let by_name = Files::new(["tls.crt", "tls.key"].map(|name| Place::only_file(&folder.path().join(name))));
+        for mut files in [by_name, pair_of(folder.path())] {
+            link("..1");
+            assert!(files.read().is_ok());
+            link("..2");
+            assert_eq!(files.look(), None);
+            assert_eq!(files.look(), Some(Ok([b"tls.crt..2".to_vec(), b"tls.key..2".to_vec()])));
+        }
+    }
+
+    #[test]
+    fn in_a_folder_either_pair_of_names_counts_and_that_of_kubernetes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = pair_of(folder.path());
+        let put = |names: [&str; 2]| names.map(|name| fs::write(folder.path().join(name), name).unwrap());
+        put(["cert.pem", "key.pem"]);
+        assert_eq!(files.read(), Ok([b"cert.pem".to_vec(), b"key.pem".to_vec()]));
+        put(["tls.crt", "tls.key"]);
         assert_eq!(files.look(), None);
-        assert_eq!(files.look(), Some(Ok([b"tls.crt..2".to_vec(), b"tls.key..2".to_vec()])));
+        assert_eq!(files.look(), Some(Ok([b"tls.crt".to_vec(), b"tls.key".to_vec()])));
+    }
+
+    #[test]
+    fn a_folder_without_the_files_is_named_with_what_was_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().display();
+        let told = pair_of(folder.path()).read().unwrap_err();
+        assert_eq!(told, format!("folder {path} has none of these files: tls.crt, cert.pem; put one there"));
+        fs::write(folder.path().join("cert.pem"), "chain").unwrap();
+        let told = pair_of(folder.path()).read().unwrap_err();
+        assert_eq!(told, format!("folder {path} has none of these files: tls.key, key.pem; put one there"));
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub(super) const CERTIFICATE: Setting = Setting {
     group: Group::Tls,
     meaning: "Certificate chain, the router's own certificate first. The first of all is shown to clients that ask for no name or for an unknown one; the others by their names. Renewed files are taken up while the router runs.",
     slot: Slot::List {
-        form: "FILE",
-        allowed: "the path of a PEM file",
+        form: "PATH",
+        allowed: "the path of a PEM file, or of a folder with tls.crt or else cert.pem",
         may_be_empty: true,
         read: |config| config.tls.certificates.iter().map(|path| path.display().to_string()).collect(),
         empty: |config| config.tls.certificates.clear(),
@@ -39,8 +39,8 @@ pub(super) const KEY: Setting = Setting {
     group: Group::Tls,
     meaning: "Private key of the tls-cert at the same place in the list.",
     slot: Slot::List {
-        form: "FILE",
-        allowed: "the path of a PEM file",
+        form: "PATH",
+        allowed: "the path of a PEM file, or of a folder with tls.key or else key.pem",
         may_be_empty: true,
         read: |config| config.tls.keys.iter().map(|path| path.display().to_string()).collect(),
         empty: |config| config.tls.keys.clear(),
