@@ -4,8 +4,8 @@
 //! as what changed. Nothing is published before every feed was complete once: half a world would refuse requests that
 //! the whole one serves, and might give a name to the wrong namespace. From then on the last snapshot stays whatever
 //! becomes of the feeds. Where there is a state file, its world may be served until then, as a whole too: each kind of
-//! object in each namespace is as the file says or, once the feeds have said all of it, as they say. So a key that was
-//! taken away is not valid because something else cannot be listed.
+//! object in each namespace is as the file says or, once the feeds have said all of it, as they say; Services wait for
+//! their slices. So a key that was taken away is not valid because something else cannot be listed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -201,7 +201,9 @@ impl<B> Publisher<B> {
         }
         let Some(mut world) = self.restored.take() else { return false };
         for kind in Kind::ALL {
-            self.index.tell(&mut world, kind, |namespace| self.is_all_said(kind, namespace));
+            let depends_on = needed(kind);
+            self.index
+                .tell(&mut world, kind, |namespace| depends_on.iter().all(|&kind| self.is_all_said(kind, namespace)));
         }
         let assembled = world.assemble(&self.store.load_full(), &self.registry);
         self.restored = Some(world);
@@ -256,6 +258,16 @@ impl<B> Publisher<B> {
             let Problem { kind, object, field, message } = problem;
             tracing::info!(target: TARGET, kind, %object, field, "solved: {message}");
         }
+    }
+}
+
+/// What must be known before objects of a kind are served as the sources say: traffic must not go to a deployment whose
+/// replicas are not known.
+fn needed(kind: Kind) -> &'static [Kind] {
+    match kind {
+        Kind::Service => &[Kind::Service, Kind::EndpointSlice],
+        Kind::EndpointSlice => &[Kind::EndpointSlice],
+        Kind::Secret => &[Kind::Secret],
     }
 }
 

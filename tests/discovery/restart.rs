@@ -111,6 +111,9 @@ async fn clients_of_a_restored_world_are_served_by_its_keys_and_then_by_the_new_
         assert!(answers.len() < 100_000, "the live world is never served");
     }
     assert!(answers.iter().all(|(code, _)| *code == 200), "{answers:?}");
+    // Secrets may have been listed a moment later than what they open.
+    let is_live = async || router.admin("/readyz").await == (200, "ready\n".into());
+    eventually("the world is live", is_live).await;
     assert_eq!(status(&router, "secret-1").await.0, 401);
     assert_eq!(status(&router, "secret-9").await, (200, "green".into()));
     assert_eq!(router.admin("/readyz").await, (200, "ready\n".into()));
