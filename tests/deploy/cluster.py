@@ -137,6 +137,9 @@ class PodProcess:
         state.mkdir(parents=True, exist_ok=True)
         state.chmod(0o777)
         local = self.localised(arguments, state if root is None else Path("/var/lib/scorefront"))
+        if root is None:
+            # Where a test lays the files of the Secret.
+            local = (argument.replace("/etc/scorefront/tls", str(folder / "tls")) for argument in local)
         host, _, port = cluster.server.removeprefix("https://").partition(":")
         environment = {"PATH": os.environ["PATH"], "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
         token = folder / "token" if root is None else root / "var/run/secrets/kubernetes.io/serviceaccount"

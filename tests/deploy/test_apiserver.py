@@ -268,13 +268,15 @@ def test_a_missing_right_is_named_and_the_next_upgrade_gives_it_back(cluster, ro
     eventually(lambda: is_ready(running), running.process.printed, 60)
 
 
-def test_with_tls_the_router_takes_its_certificate_from_the_secret_and_follows_it(cluster, router, tmp_path):
-    def put(folder):
-        folder.mkdir()
-        paths = certificate(folder)
-        secret = ["create", "secret", "generic", "certificate", "--namespace", NAMESPACE, "--dry-run=client"]
-        text = cluster.kubectl(*secret, *(f"--from-file={path}" for path in paths), "--output", "json")
-        cluster.kubectl("apply", "--server-side", "--force-conflicts", "--filename", "-", stdin=text)
+def test_with_tls_the_router_takes_its_certificate_from_the_mounted_secret_and_follows_it(cluster, router, tmp_path):
+    volume = tmp_path / "tls"
+
+    def put(version):
+        """As the kubelet brings a Secret into the pod: all of it at once, by a link."""
+        (volume / version).mkdir(parents=True)
+        paths = certificate(volume / version)
+        (volume / "..new").symlink_to(version)
+        (volume / "..new").rename(volume / "..data")
         return paths[0].read_text()
 
     def shown():
@@ -284,7 +286,9 @@ def test_with_tls_the_router_takes_its_certificate_from_the_secret_and_follows_i
             return None
 
     cluster.install(TLS)
-    first = put(tmp_path / "first")
+    first = put("..1")
+    for name in ["cert.pem", "key.pem"]:
+        (volume / name).symlink_to(f"..data/{name}")
     running = router(TLS)
     eventually(lambda: is_ready(running), running.process.printed, 30)
     eventually(lambda: shown() == first, running.process.printed, 20)
@@ -292,6 +296,6 @@ def test_with_tls_the_router_takes_its_certificate_from_the_secret_and_follows_i
     answer = requests.post(f"{running.url}/api/v1/endpoint/iris/score", data=b"{}", allow_redirects=False, timeout=10)
     assert (answer.status_code, answer.headers["location"]) == (308, "https://127.0.0.1/api/v1/endpoint/iris/score")
     assert requests.get(running.url, allow_redirects=False, timeout=10).status_code == 200
-    second = put(tmp_path / "second")
+    second = put("..2")
     eventually(lambda: shown() == second, running.process.printed, 20)
     assert "forbidden" not in running.process.printed().lower()

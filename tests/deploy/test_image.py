@@ -9,7 +9,8 @@ import requests
 from cluster import Cluster, PodProcess
 from rendering import NAMESPACE, PLAIN, ROOT, TLS, WITHOUT_GRACE, rendered, run
 from support import manifests
-from support.process import Process, answers, eventually, free_port, need
+from support.process import Process, answers, eventually, free_port
+from traffic import certificate
 
 NAME = "localhost/scorefront:test"
 BYTES_MAX = 40_000_000
@@ -101,19 +102,6 @@ def test_the_image_tells_its_version(buildah, container):
     assert told.startswith("scorefront ") and "commit unknown" not in told
 
 
-def write_certificate(folder):
-    """A volume with a Secret in the form of Azure ML."""
-    folder.mkdir(parents=True)
-    chain, key = folder / "cert.pem", folder / "key.pem"
-    command = [need("openssl", "apt-get install openssl"), "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]
-    command += ["-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=router", "-addext", "subjectAltName=IP:127.0.0.1"]
-    done = run(*command, "-out", chain, "-keyout", key)
-    assert done.returncode == 0, done.stderr
-    # As the kubelet writes them: the router is not root.
-    key.chmod(0o644)
-    return chain
-
-
 def test_the_image_needs_nothing_but_what_a_pod_has_and_starts_again_without_the_api_server(root, tmp_path):
     cluster = Cluster(tmp_path)
     try:
@@ -121,12 +109,16 @@ def test_the_image_needs_nothing_but_what_a_pod_has_and_starts_again_without_the
             cluster.kubectl("create", "namespace", namespace)
         cluster.install(TLS)
         cluster.kubectl("apply", "--filename", ROOT / "deploy/sample/model.yaml")
-        authority = write_certificate(root / "etc/scorefront/tls")
+        volume = root / "etc/scorefront/tls"
+        volume.mkdir(parents=True)
+        chain, key = certificate(volume)
+        # As the kubelet writes it: the router is not root.
+        key.chmod(0o644)
         router = PodProcess(cluster, rendered(TLS | WITHOUT_GRACE).arguments, tmp_path, root)
 
         def shows_its_certificate():
-            url = router.tls_url.replace("http://", "https://")
-            return requests.get(url, verify=str(authority), timeout=10).status_code == 200
+            url = f"https://127.0.0.1:{router.tls_port}/"
+            return requests.get(url, verify=str(chain), timeout=10).status_code == 200
 
         try:
             router.process.wait_until_ready(f"{router.admin_url}/readyz")
