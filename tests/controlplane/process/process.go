@@ -56,13 +56,26 @@ func (p *Process) Pid() int { return p.child.Process.Pid }
 // ExitCode is that of a program which has ended; -1 where a signal ended it.
 func (p *Process) ExitCode() int { return p.child.ProcessState.ExitCode() }
 
-// Stop asks the program to end, kills it when it takes too long, and says whether it ended well by itself. To die of
-// the request is well enough: etcd does that when it is done.
+// Stop asks the program to end and waits for that.
 func (p *Process) Stop(patience time.Duration) error {
+	if err := p.Ask(); err != nil {
+		return err
+	}
+	return p.Await(patience)
+}
+
+// Ask asks the program to end.
+func (p *Process) Ask() error {
 	if err := p.child.Process.Signal(syscall.SIGTERM); err != nil {
 		<-p.ended
 		return p.failure("had ended before it was asked to")
 	}
+	return nil
+}
+
+// Await waits for a program that was asked to end, kills it when it takes too long, and says whether it ended well by
+// itself. To die of the request is well enough: etcd does that when it is done.
+func (p *Process) Await(patience time.Duration) error {
 	select {
 	case <-p.ended:
 		if p.err != nil && p.child.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {

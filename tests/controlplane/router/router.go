@@ -91,7 +91,15 @@ func (r *Router) IsReady() bool {
 
 // Finish lets it drain and end, with the exit code of a clean end.
 func (r *Router) Finish() error {
-	if err := r.Stop(stopWithin); err != nil {
+	if err := r.Ask(); err != nil {
+		return err
+	}
+	return r.AwaitDrained()
+}
+
+// AwaitDrained waits for a router that was asked to end, which must end with the exit code of a clean end.
+func (r *Router) AwaitDrained() error {
+	if err := r.Await(stopWithin); err != nil {
 		return err
 	}
 	if code := r.ExitCode(); code != 0 {

@@ -1,11 +1,10 @@
 package scenarios
 
 import (
+	"errors"
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -82,31 +81,32 @@ func TestARouterThatIsKilledServesAsSoonAsItIsReadyAgain(t *testing.T) {
 }
 
 func TestReplacingTheRouterLosesNothing(t *testing.T) {
-	s := newStage(t, 1)
+	s := newStage(t, 1, "--drain-grace-ms", "2000")
 	s.keys(s.namespaces[0], primary, secondary)
 	s.serve(s.namespaces[0], "blue", 4)
 	s.awaitReplicas(soon, "blue", 4)
 	running := s.load(100, primary)
 	s.spread(running, 4)
 	old, address := s.router(), s.url()
-	next := s.startRouter("--drain-grace-ms", "2000")
-	// What a Service does: requests go to the new router when it is ready, and no more to the old one.
+	next := s.startRouter()
 	s.target.Store(&address)
 	s.must(next.AwaitReady())
+	// What a Service does: it sends requests to the old router until it learns that it is not ready any more.
+	s.must(old.Ask())
+	s.until(soon, "the old router says that it leaves", func() error {
+		if old.IsReady() {
+			return errors.New("it is ready")
+		}
+		return nil
+	})
+	s.pass(500 * time.Millisecond)
 	s.target.Store(&next.URL)
-	s.must(old.Finish())
+	s.must(old.AwaitDrained())
 	s.spread(running, 4)
 	s.unbroken(running)
 }
 
 func TestARouterThatRestartsWhileTheAPIServerIsAwayServesWhatItLastKnew(t *testing.T) {
-	help, err := exec.Command(routerBinary(), "serve", "--help").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(help), "--state-file") {
-		t.Skip("this router has no setting state-file")
-	}
 	state := filepath.Join(t.TempDir(), "state")
 	s := newStage(t, 1, "--state-file", state)
 	s.keys(s.namespaces[0], primary, secondary)
