@@ -3,7 +3,12 @@
 use std::process::Command;
 
 fn main() {
-    println!("cargo::rerun-if-changed=.git/HEAD");
+    // The first names a branch and stays the same for all of its commits; the second grows with each of them.
+    for file in [".git/HEAD", ".git/logs/HEAD"] {
+        if std::path::Path::new(file).exists() {
+            println!("cargo::rerun-if-changed={file}");
+        }
+    }
     println!("cargo::rerun-if-env-changed=SCOREFRONT_COMMIT");
     let commit = std::env::var("SCOREFRONT_COMMIT").ok().or_else(head).unwrap_or_default();
     let commit = if commit.is_empty() { "unknown".to_owned() } else { commit };

@@ -186,7 +186,7 @@ http {{
     pub fn envoy(&self, replica: SocketAddr) -> anyhow::Result<Contender> {
         anyhow::ensure!(
             self.envoy.is_file(),
-            "{} is missing: make loadtests-tools, or name another with --envoy",
+            "{} is missing: bash .ci/run loadtests installs it, or name another with --envoy",
             self.envoy.display()
         );
         let address = free_address()?;
