@@ -1,7 +1,8 @@
 //! One client connection: HTTP/1.1 or HTTP/2, its deadlines, and its end when the router drains.
 //!
-//! With TLS the handshake says which. Without, it starts as HTTP/1. A client that opens with the HTTP/2 preface makes hyper's parser say so, and the connection
-//! goes on as HTTP/2 with what was read so far put back: nothing is sniffed on the way of everybody else.
+//! With TLS the handshake says which. Without, it starts as HTTP/1. A client that opens with the HTTP/2 preface makes
+//! hyper's parser say so, and the connection goes on as HTTP/2 with what was read so far put back: nothing is sniffed on
+//! the way of everybody else.
 //!
 //! Deadlines of a connection (those of an exchange are its own): time to the whole head, time between requests, and
 //! time that a client may leave bytes unread. One alarm serves them all; it is set to the earliest moment at which one
