@@ -1,0 +1,119 @@
+use super::*;
+use crate::core::facts::ObjectRef;
+
+fn read_all(pairs: &[(&str, &str)], last: Option<&Draft>) -> (Draft, Vec<String>) {
+    let object = ObjectRef::new("ml", "iris-blue");
+    let mut reporter = Reporter::new("Service", &object);
+    let annotations = pairs.iter().map(|&(name, value)| (format!("{PREFIX}{name}"), value.to_owned())).collect();
+    let draft = read(&annotations, last, &mut reporter);
+    (draft, reporter.problems.iter().map(ToString::to_string).collect())
+}
+
+fn good() -> Draft {
+    let (draft, problems) = read_all(
+        &[
+            ("traffic-percent", "90"),
+            ("mirror-percent", "50"),
+            ("request-timeout-ms", "300000"),
+            ("max-concurrent-requests-per-instance", "4"),
+            ("max-queue-wait-ms", "0"),
+            ("max-queue-length", "7"),
+            ("scoring-path", "/invocations"),
+            ("scoring-port", "rest"),
+            ("auth-mode", "none"),
+            ("on-abandon", "close"),
+            ("retry-reused", "false"),
+        ],
+        None,
+    );
+    assert_eq!(problems, [""; 0]);
+    draft
+}
+
+#[test]
+fn every_annotation_is_read() {
+    let draft = good();
+    let expected = Settings {
+        request_timeout: Duration::from_secs(300),
+        slots_per_replica: 4,
+        queue_wait_max: Duration::ZERO,
+        queue_length_max: 7,
+        scoring_path: PathAndQuery::from_static("/invocations"),
+        scoring_port: ScoringPort::Named("rest".into()),
+        auth: AuthMode::None,
+        on_abandon: OnAbandon::Close,
+        retry_reused: false,
+    };
+    assert_eq!(draft.settings(), expected);
+    assert_eq!((draft.traffic_percent, draft.mirror_percent), (Some(90), 50));
+}
+
+#[test]
+fn without_annotations_the_documented_defaults_hold() {
+    let (draft, problems) = read_all(&[], None);
+    assert_eq!((draft.settings(), problems.len()), (Settings::default(), 0));
+    let (draft, _) = read_all(&[("max-concurrent-requests-per-instance", "0")], None);
+    assert_eq!(draft.settings().on_abandon, OnAbandon::Close);
+}
+
+#[test]
+fn wrong_values_leave_the_last_good_ones_in_place_and_are_reported() {
+    let wrong = [
+        ("traffic-percent", "101"),
+        ("mirror-percent", "51"),
+        ("request-timeout-ms", "0"),
+        ("max-concurrent-requests-per-instance", "-1"),
+        ("max-queue-wait-ms", "300001"),
+        ("max-queue-length", "many"),
+        ("scoring-path", "invocations"),
+        ("scoring-port", "65536"),
+        ("on-abandon", "Wait"),
+        ("retry-reused", "no"),
+    ];
+    let (draft, problems) = read_all(&wrong, Some(&good()));
+    let expected = Settings { auth: AuthMode::Key, ..good().settings() };
+    assert_eq!((draft.settings(), draft.traffic_percent, draft.mirror_percent), (expected, Some(90), 50));
+    assert_eq!(problems.len(), wrong.len());
+    let first = &problems[wrong.len() - 1];
+    assert_eq!(first, "Service ml/iris-blue: scorefront.dev/traffic-percent: \"101\" is not allowed: 0 to 100");
+    let (draft, _) = read_all(&wrong, None);
+    assert_eq!(draft.settings(), Settings::default());
+}
+
+#[test]
+fn a_wrong_auth_mode_asks_for_keys_even_if_the_last_good_one_did_not() {
+    let (draft, problems) = read_all(&[("auth-mode", "Key")], Some(&good()));
+    assert_eq!((draft.settings().auth, problems.len()), (AuthMode::Key, 1));
+}
+
+#[test]
+fn an_unknown_annotation_is_reported_with_the_nearest_one() {
+    let (_, problems) = read_all(&[("trafic-percent", "10"), ("colour", "red")], None);
+    assert!(problems[0].contains("there are traffic-percent, mirror-percent"), "{problems:?}");
+    assert!(problems[1].ends_with("did you mean scorefront.dev/traffic-percent?"), "{problems:?}");
+}
+
+#[test]
+fn numbers_have_digits_only() {
+    for text in ["", " 1", "1 ", "+1", "-0", "0x1", "1.0", "1e3", "٣", "99999999999"] {
+        assert_eq!(number(text, 0, 1000), None, "{text:?}");
+    }
+    assert_eq!(number("0042", 0, 1000), Some(42));
+}
+
+#[test]
+fn scoring_paths_cannot_be_read_two_ways() {
+    for text in ["/", "/score", "/v1/models/m:predict", "/a/", "/a.b/..c"] {
+        assert!(path(text).is_some(), "{text}");
+    }
+    for text in ["", "score", "//x", "/a//b", "/..", "/a/../b", "/./a", "/a?b", "/a#b", "/a b", "/a%2e", "/é", "/a\\b"]
+    {
+        assert!(path(text).is_none(), "{text}");
+    }
+}
+
+#[test]
+fn long_wrong_values_are_cut_in_messages() {
+    let (_, problems) = read_all(&[("auth-mode", &"é".repeat(10_000))], None);
+    assert!(problems[0].len() < 400, "{}", problems[0].len());
+}
