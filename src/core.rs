@@ -22,5 +22,6 @@ pub mod snapshot;
 pub mod split;
 pub mod state;
 mod sync;
+pub mod token;
 pub mod vitals;
 pub mod x509;
