@@ -23,6 +23,7 @@ use crate::control::certificates::Certificates;
 use crate::control::config::{self, Config};
 use crate::control::discovery::{self, Discovery, Source};
 use crate::control::state_file::StateFile;
+use crate::control::tokens::{self, Tokens};
 use crate::core::facts::{ObjectRef, Problem};
 use crate::core::snapshot::Snapshot;
 use crate::core::vitals::Vitals;
@@ -147,6 +148,8 @@ impl App {
             Some(certificates) => Some(tokio::spawn(follow(certificates, &self.config, &self.ready).await?)),
             None => None,
         };
+        let tokens = self.config.token_jwks.as_deref().map(|path| Tokens::open(path, self.vitals.clone()));
+        let tokens = tokens.map(|tokens| tokio::spawn(tokens.follow()));
         let admin = tokio::spawn(self.admin.serve(state, reached(phases.clone(), Phase::Forced)));
         let workers = start_workers(&self.config, &shared, &self.access_log)?;
         serve_listeners(self.listeners, &workers, &phases);
@@ -174,6 +177,7 @@ impl App {
         }
         discovery.abort();
         admin.abort();
+        tokens.inspect(tokio::task::JoinHandle::abort);
         renewing.inspect(tokio::task::JoinHandle::abort);
         self.access_log.flush(FLUSH);
         end
@@ -326,8 +330,11 @@ async fn read_kubeconfig(file: &Path) -> anyhow::Result<kube::Config> {
 pub async fn check(config: &Config) -> anyhow::Result<(String, bool)> {
     let (snapshot, mut problems) = discovery::load(discovery(config).await?, CHECK_PATIENCE).await?;
     let vitals = Arc::new(Vitals::new(1, Instant::now()));
-    if let Err(message) = Certificates::open(&config.tls, vitals) {
-        let object = ObjectRef { namespace: "".into(), name: "tls".into() };
+    let certificates = Certificates::open(&config.tls, vitals).map(drop);
+    let tokens = config.token_jwks.as_deref().map_or(Ok(()), tokens::check);
+    for (name, found) in [("tls", certificates), ("tokens", tokens)] {
+        let Err(message) = found else { continue };
+        let object = ObjectRef { namespace: "".into(), name: name.into() };
         problems.push(Problem { kind: "Setting", object, field: "files".to_owned(), message });
     }
     Ok((control::check::render(&snapshot, &problems), problems.is_empty()))

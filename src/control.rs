@@ -13,3 +13,4 @@ pub mod objects;
 pub mod publish;
 pub mod registry;
 pub mod state_file;
+pub mod tokens;

@@ -30,7 +30,7 @@ use self::secrets::Block;
 
 mod clients;
 mod desk;
-mod files;
+pub(super) mod files;
 mod pair;
 mod secrets;
 mod shown;

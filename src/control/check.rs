@@ -65,6 +65,7 @@ fn row(endpoint: &Endpoint, deployment: &Arc<Deployment>) -> [String; 12] {
             Access::Open => "open".to_owned(),
             Access::Keys(keys) if keys.is_empty() => "nobody".to_owned(),
             Access::Keys(keys) => format!("{} keys", keys.len()),
+            Access::Token => "token".to_owned(),
         },
         replicas(deployment),
     ]

@@ -26,6 +26,7 @@ mod rows;
 mod setting;
 pub mod settings;
 mod tls;
+mod tokens;
 
 pub use self::command::markdown;
 pub use self::tls::{ClientAuth, Tls};
@@ -55,6 +56,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// TLS of clients.
     pub tls: Tls,
+    /// Where the keys for tokens are; `None`: no token is accepted.
+    pub token_jwks: Option<PathBuf>,
     /// Address of the admin port.
     pub admin: SocketAddr,
     /// Where objects come from.
@@ -93,6 +96,7 @@ impl Default for Config {
         Self {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
             tls: Tls::default(),
+            token_jwks: None,
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
             sources: vec![Source::Kubernetes],
             namespaces: Vec::new(),
@@ -193,7 +197,7 @@ where
     let quick = name == command::QUICKSTART;
     let start = if quick { quickstart() } else { Config::default() };
     let mut config = layers.apply(start).map_err(Stop::Invalid)?;
-    let problems = tls::problems(&config);
+    let problems = [tls::problems(&config), tokens::problems(&config)].concat();
     if !problems.is_empty() {
         return Err(Stop::Invalid(problems));
     }

@@ -142,6 +142,8 @@ pub enum OnAbandon {
 pub enum AuthMode {
     /// A valid key of the endpoint's Secret.
     Key,
+    /// A valid token. Takes effect only when no deployment of the endpoint asks for keys.
+    Token,
     /// Everybody. Takes effect only when every deployment of the endpoint says so.
     None,
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::token::Rules;
+
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsVersion {
@@ -81,6 +83,8 @@ pub struct Limits {
     pub server_timing: bool,
     /// Whether `Authorization` is passed on to replicas.
     pub pass_authorization: bool,
+    /// What tokens must say.
+    pub tokens: Rules,
     /// Peers whose `X-Forwarded-*` and `x-request-id` are believed.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -113,6 +117,7 @@ impl Default for Limits {
             mirror_bytes_max: 1 << 20,
             server_timing: true,
             pass_authorization: false,
+            tokens: Rules::default(),
             trusted_proxies: Vec::new(),
         }
     }

@@ -19,6 +19,8 @@ pub enum AuthType {
     None,
     /// By a key of the endpoint.
     Key,
+    /// By a token.
+    Token,
 }
 
 impl AuthType {
@@ -27,6 +29,7 @@ impl AuthType {
         match self {
             Self::None => "none",
             Self::Key => "key",
+            Self::Token => "token",
         }
     }
 }

@@ -138,6 +138,8 @@ pub enum Access {
     Open,
     /// Whoever has a key of one of these digests. Empty: nobody.
     Keys(Arc<[KeyDigest]>),
+    /// Whoever has a token for the endpoint that fits the router's rules.
+    Token,
 }
 
 /// One version of a model behind an endpoint.

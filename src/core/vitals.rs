@@ -9,6 +9,7 @@ use super::certificates::CertificateState;
 use super::count::Counter;
 use super::facts::Problem;
 use super::state::RefusalState;
+use super::token::TokenState;
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct Vitals {
     pub handshakes: HandshakeCounts,
     /// Certificates that clients are shown, in the order of the configuration.
     pub certificates: Mutex<Vec<CertificateState>>,
+    /// The keys that tokens are checked against.
+    pub tokens: TokenState,
     /// The access log.
     pub access_log: LogCounts,
     /// Discovery.
@@ -43,6 +46,7 @@ impl Vitals {
             connections: ConnectionCounts::default(),
             handshakes: HandshakeCounts::default(),
             certificates: Mutex::default(),
+            tokens: TokenState::default(),
             access_log: LogCounts::default(),
             discovery: DiscoveryCounts::default(),
             state_file: StateFileCounts::default(),

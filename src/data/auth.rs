@@ -1,4 +1,4 @@
-//! Who may score: keys, compared by their digests.
+//! Who may score: keys, compared by their digests, and tokens.
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -6,6 +6,7 @@ use http::header::AUTHORIZATION;
 use crate::core::keys::Presented;
 use crate::core::record::AuthType;
 use crate::core::snapshot::Access;
+use crate::core::token::Fault;
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +19,16 @@ pub(crate) enum Refusal {
     Wrong,
     /// The endpoint has no key that could be right.
     NoKeys,
+    /// A token that is not accepted.
+    Token(Fault),
 }
 
 impl Refusal {
     /// The first sentence is what clients of v1 match on.
-    pub(crate) fn message(self) -> &'static str {
-        match self {
+    pub(crate) fn message(self) -> String {
+        let text = match self {
+            Self::Token(fault) if fault.is_of_router() => "Unauthorized. The router cannot check tokens now.",
+            Self::Token(fault) => return format!("Unauthorized: {fault}."),
             Self::Missing => "Unauthorized, no Auth Header. Send `Authorization: Bearer <key>`.",
             Self::NotBearer => "Unauthorized. The Authorization header must be `Bearer <key>`.",
             Self::Wrong => "Unauthorized. The key is neither the primary nor the secondary key of this endpoint.",
@@ -31,17 +36,29 @@ impl Refusal {
                 "Unauthorized. This endpoint has no valid keys: its namespace needs a Secret with the label \
                  ml.azure.com/endpoint-name and the fields primaryKey and secondaryKey."
             }
+        };
+        text.to_owned()
+    }
+
+    /// What the log says instead, where that is nothing for clients.
+    pub(crate) fn detail(self) -> Option<&'static str> {
+        match self {
+            Self::Token(fault) if fault.is_of_router() => Some(fault.message()),
+            _ => None,
         }
     }
 }
 
-/// Checks the credentials of a request. Every key is compared, and each in constant time: how long it takes tells
+/// Checks the credentials of a request; `verify` checks a token. Every key is compared, and each in constant time: how long it takes tells
 /// nothing about how much of a guess was right.
-pub(crate) fn check(access: &Access, headers: &HeaderMap) -> Result<AuthType, Refusal> {
-    let keys = match access {
-        Access::Open => return Ok(AuthType::None),
-        Access::Keys(keys) => keys,
-    };
+pub(crate) fn check(
+    access: &Access,
+    headers: &HeaderMap,
+    verify: impl FnOnce(&[u8]) -> Result<(), Fault>,
+) -> Result<AuthType, Refusal> {
+    if matches!(access, Access::Open) {
+        return Ok(AuthType::None);
+    }
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (value, more) = (values.next(), values.next());
     let value = value.ok_or(Refusal::Missing)?.as_bytes();
@@ -49,6 +66,11 @@ pub(crate) fn check(access: &Access, headers: &HeaderMap) -> Result<AuthType, Re
         return Err(Refusal::NotBearer);
     }
     let key = bearer(value).ok_or(Refusal::NotBearer)?;
+    let keys = match access {
+        Access::Open => return Ok(AuthType::None),
+        Access::Token => return verify(key).map(|()| AuthType::Token).map_err(Refusal::Token),
+        Access::Keys(keys) => keys,
+    };
     if keys.is_empty() {
         return Err(Refusal::NoKeys);
     }
@@ -70,6 +92,11 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 mod tests {
     use super::*;
     use crate::core::facts::{KeyDigest, Seal};
+
+    fn check(access: &Access, headers: &HeaderMap) -> Result<AuthType, Refusal> {
+        let verify = |token: &[u8]| if token == b"token" { Ok(()) } else { Err(Fault::Expired) };
+        super::check(access, headers, verify)
+    }
 
     fn access(keys: &[&str]) -> Access {
         Access::Keys(keys.iter().map(|key| KeyDigest::of(key.as_bytes())).collect())
@@ -106,5 +133,23 @@ mod tests {
         assert_eq!(check(&access(&[]), &headers(&["Bearer x"])), Err(Refusal::NoKeys));
         assert_eq!(check(&Access::Open, &headers(&[])), Ok(AuthType::None));
         assert_eq!(check(&Access::Open, &headers(&["Bearer x"])), Ok(AuthType::None));
+    }
+
+    #[test]
+    fn where_tokens_are_asked_for_a_token_is_all_that_counts() {
+        assert_eq!(check(&Access::Token, &headers(&["Bearer token"])), Ok(AuthType::Token));
+        assert_eq!(check(&Access::Token, &headers(&["Bearer x"])), Err(Refusal::Token(Fault::Expired)));
+        assert_eq!(check(&Access::Token, &headers(&[])), Err(Refusal::Missing));
+        assert_eq!(check(&Access::Token, &headers(&["Bearer token", "Bearer token"])), Err(Refusal::NotBearer));
+        assert_eq!(check(&access(&["key"]), &headers(&["Bearer token"])), Err(Refusal::Wrong));
+    }
+
+    #[test]
+    fn what_is_the_matter_with_the_router_is_for_its_log_only() {
+        let refusal = Refusal::Token(Fault::NoKeys);
+        assert!(!refusal.message().contains("token-jwks"));
+        assert!(refusal.detail().is_some_and(|detail| detail.contains("token-jwks")));
+        assert_eq!(Refusal::Token(Fault::Expired).message(), "Unauthorized: the token has expired.");
+        assert_eq!(Refusal::Token(Fault::Expired).detail(), None);
     }
 }

@@ -181,8 +181,13 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
         Refused::new(Outcome::UnknownEndpoint, format!("No {word} named {name}. Check the name in the URL."))
     })?;
     ledger.record.endpoint = Some(endpoint.clone());
-    ledger.record.auth = auth::check(&endpoint.access, headers)
-        .map_err(|refusal| Refused::new(Outcome::Unauthorized, refusal.message()))?;
+    let now = (ledger.record.started_at, worker.micros(ledger.record.started));
+    let (tokens, rules) = (&worker.shared.vitals.tokens, &worker.shared.limits.tokens);
+    let verify = |token: &[u8]| tokens.verify(token, rules, endpoint.name.key(), now);
+    ledger.record.auth = auth::check(&endpoint.access, headers, verify).map_err(|refusal| {
+        ledger.record.detail = refusal.detail().map(Into::into);
+        Refused::new(Outcome::Unauthorized, refusal.message())
+    })?;
     let named = headers.get(headers::MODEL_DEPLOYMENT);
     let name = named.map(|name| name.to_str().unwrap_or("?"));
     let deployment = route::choose(endpoint, name, &mut worker.dice()).map_err(|outcome| {

@@ -28,6 +28,7 @@ mod process;
 mod router;
 pub mod table;
 mod tls;
+mod tokens;
 
 pub(super) use self::router::discovery_age;
 
@@ -103,6 +104,7 @@ impl Collector for Everything {
         Deployments::of(&snapshot).write(&mut page, &self.vitals)?;
         router::write(&mut page, &snapshot, &self.vitals, &self.limits)?;
         tls::write(&mut page, &self.vitals, &self.limits)?;
+        tokens::write(&mut page, &self.vitals)?;
         process::write(&mut page)
     }
 }

@@ -16,3 +16,4 @@ mod slow_readers;
 mod smuggling;
 mod streaming;
 mod tls;
+mod tokens;

@@ -26,7 +26,7 @@ type Content<const N: usize> = Result<[Vec<u8>; N], String>;
 
 /// A file, or a folder that has it under one of some names.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(in crate::control) struct Place {
     path: PathBuf,
     /// Empty where a folder is of no use.
     names: &'static [&'static str],
@@ -34,7 +34,7 @@ pub(super) struct Place {
 
 /// See the head of the file.
 #[derive(Debug)]
-pub(super) struct Files<const N: usize> {
+pub(in crate::control) struct Files<const N: usize> {
     places: [Place; N],
     /// What the last look saw.
     seen: Option<Mark>,
@@ -46,12 +46,12 @@ pub(super) struct Files<const N: usize> {
 type Mark = Result<Vec<u8>, String>;
 
 impl<const N: usize> Files<N> {
-    pub(super) fn new(places: [Place; N]) -> Self {
+    pub(in crate::control) fn new(places: [Place; N]) -> Self {
         Self { places, seen: None, told: None }
     }
 
     /// What is in them now.
-    pub(super) fn read(&mut self) -> Content<N> {
+    pub(in crate::control) fn read(&mut self) -> Content<N> {
         let content = self.content();
         self.told = Some(mark_of(&content));
         self.seen.clone_from(&self.told);
@@ -59,7 +59,7 @@ impl<const N: usize> Files<N> {
     }
 
     /// What is in them, if that is new and will stay.
-    pub(super) fn look(&mut self) -> Option<Content<N>> {
+    pub(in crate::control) fn look(&mut self) -> Option<Content<N>> {
         let content = self.content();
         let mark = Some(mark_of(&content));
         let is_settled = self.seen == mark;
@@ -69,6 +69,11 @@ impl<const N: usize> Files<N> {
         }
         self.told.clone_from(&self.seen);
         Some(content)
+    }
+
+    /// Whether the last look found what was last told.
+    pub(in crate::control) fn is_as_told(&self) -> bool {
+        self.seen == self.told
     }
 
     fn content(&self) -> Content<N> {
@@ -81,7 +86,7 @@ impl<const N: usize> Files<N> {
 }
 
 impl Place {
-    pub(super) fn file_or_folder(path: &Path, names: &'static [&'static str]) -> Self {
+    pub(in crate::control) fn file_or_folder(path: &Path, names: &'static [&'static str]) -> Self {
         Self { path: path.to_owned(), names }
     }
 

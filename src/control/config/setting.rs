@@ -11,6 +11,8 @@ pub enum Group {
     Router,
     /// TLS of clients.
     Tls,
+    /// Tokens of clients.
+    Tokens,
     /// Where objects come from.
     Discovery,
     /// Access log and trace log.
@@ -25,14 +27,23 @@ pub enum Group {
 
 impl Group {
     /// All, in the order of the documentation.
-    pub const ALL: [Self; 7] =
-        [Self::Router, Self::Tls, Self::Discovery, Self::Logs, Self::Drain, Self::Clients, Self::Replicas];
+    pub const ALL: [Self; 8] = [
+        Self::Router,
+        Self::Tls,
+        Self::Tokens,
+        Self::Discovery,
+        Self::Logs,
+        Self::Drain,
+        Self::Clients,
+        Self::Replicas,
+    ];
 
     /// The heading.
     pub fn title(self) -> &'static str {
         match self {
             Self::Router => "Router",
             Self::Tls => "TLS",
+            Self::Tokens => "Tokens",
             Self::Discovery => "Discovery",
             Self::Logs => "Logs",
             Self::Drain => "Drain",
@@ -122,7 +133,11 @@ impl Setting {
             ("namespace", _) => "all".to_owned(),
             ("kubeconfig", _) => "what kubectl uses, else the service account of the pod".to_owned(),
             ("state-file" | "state-key-file", _) => "none".to_owned(),
-            ("client-ca", Shown::Text(path)) if path.is_empty() => "none".to_owned(),
+            ("client-ca" | "token-jwks" | "token-issuer" | "token-endpoint-claim", Shown::Text(text))
+                if text.is_empty() =>
+            {
+                "none".to_owned()
+            }
             (_, Shown::Number(number)) => number.to_string(),
             (_, Shown::Switch(on)) => on.to_string(),
             (_, Shown::Text(text)) => text,

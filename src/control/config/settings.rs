@@ -9,6 +9,7 @@ pub use super::setting::{Group, Setting};
 
 mod state;
 mod tls;
+mod tokens;
 mod words;
 
 /// All of them, in the order of help and documentation.
@@ -40,6 +41,12 @@ pub const SETTINGS: &[Setting] = &[
     tls::REDIRECT,
     tls::CLIENT_CA,
     tls::CLIENT_AUTH,
+    tokens::JWKS,
+    tokens::ISSUER,
+    tokens::AUDIENCE,
+    tokens::ENDPOINT_CLAIM,
+    tokens::LEEWAY,
+    tokens::STALE_MAX,
     words::SOURCE,
     words::NAMESPACE,
     words::KUBECONFIG,

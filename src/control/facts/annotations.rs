@@ -123,12 +123,14 @@ pub const ANNOTATIONS: &[Annotation] = &[
     },
     Annotation {
         name: "auth-mode",
-        range: "key, none",
+        range: "key, aml_token, none",
         default: "key",
-        meaning: "Who may score: holders of a key of the endpoint's Secret, or everybody. \
-                  \"none\" counts only if all deployments of the endpoint say it; a wrong value counts as \"key\".",
+        meaning: "Who may score: holders of a key of the endpoint's Secret, holders of a token that the router trusts, \
+                  or everybody. The strictest of all deployments of the endpoint counts, in this order; a wrong value \
+                  counts as \"key\".",
         read: |text, draft| {
-            set(&mut draft.settings.auth, word(text, &[("key", AuthMode::Key), ("none", AuthMode::None)]))
+            let words = [("key", AuthMode::Key), ("aml_token", AuthMode::Token), ("none", AuthMode::None)];
+            set(&mut draft.settings.auth, word(text, &words))
         },
         keep: |_, draft| draft.settings.auth = AuthMode::Key,
     },

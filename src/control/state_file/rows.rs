@@ -145,6 +145,7 @@ fn annotations_of(facts: &DeploymentFacts) -> BTreeMap<String, String> {
     } = &facts.settings;
     let auth = match auth {
         AuthMode::Key => "key",
+        AuthMode::Token => "aml_token",
         AuthMode::None => "none",
     };
     let on_abandon = match on_abandon {

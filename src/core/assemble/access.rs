@@ -18,8 +18,12 @@ pub(super) fn decide(
     secrets: Option<&BTreeMap<Arc<str>, Arc<SecretFacts>>>,
     problems: &mut Vec<Problem>,
 ) -> Access {
-    let asking = services.iter().find(|facts| facts.settings.auth == AuthMode::Key);
-    let Some(asking) = asking else { return Access::Open };
+    let first = |auth| services.iter().find(|facts| facts.settings.auth == auth);
+    let Some(asking) = first(AuthMode::Key).or_else(|| first(AuthMode::Token)) else { return Access::Open };
+    report_milder(asking, services, problems);
+    if asking.settings.auth == AuthMode::Token {
+        return Access::Token;
+    }
     let all = secrets.into_iter().flat_map(BTreeMap::values).flat_map(|secret| &secret.keys);
     let mut keys: Vec<KeyDigest> = all.copied().take(KEYS_MAX + 1).collect();
     if keys.len() > KEYS_MAX {
@@ -31,12 +35,6 @@ pub(super) fn decide(
     }
     keys.sort_unstable();
     keys.dedup();
-    for facts in services.iter().filter(|facts| facts.settings.auth == AuthMode::None) {
-        problems.push(problem(
-            facts,
-            format!("\"none\" has no effect while {} asks for keys: all deployments must say the same", asking.object),
-        ));
-    }
     if keys.is_empty() {
         let endpoint = &asking.endpoint;
         problems.push(problem(
@@ -51,6 +49,19 @@ pub(super) fn decide(
         ));
     }
     Access::Keys(keys.into())
+}
+
+/// Whoever asks for less than the strictest is told that it has no effect.
+fn report_milder(asking: &DeploymentFacts, services: &[&Arc<DeploymentFacts>], problems: &mut Vec<Problem>) {
+    let what = if asking.settings.auth == AuthMode::Token { "tokens" } else { "keys" };
+    for facts in services.iter().filter(|facts| facts.settings.auth != asking.settings.auth) {
+        let word = if facts.settings.auth == AuthMode::Token { "aml_token" } else { "none" };
+        let message = format!(
+            "\"{word}\" has no effect while {} asks for {what}: all deployments must say the same",
+            asking.object
+        );
+        problems.push(problem(facts, message));
+    }
 }
 
 fn problem(facts: &DeploymentFacts, message: String) -> Problem {

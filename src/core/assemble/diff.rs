@@ -145,7 +145,8 @@ fn endpoint_reasons(before: &Endpoint, after: &Endpoint) -> Vec<String> {
     match (&before.access, &after.access) {
         (a, b) if is_same_access(a, b) => {}
         (_, Access::Open) => why.push("open to everybody".into()),
-        (Access::Open, Access::Keys(keys)) => why.push(format!("asks for one of {} keys", keys.len())),
+        (_, Access::Token) => why.push("asks for a token".into()),
+        (Access::Open | Access::Token, Access::Keys(keys)) => why.push(format!("asks for one of {} keys", keys.len())),
         (Access::Keys(a), Access::Keys(b)) => why.push(format!("keys replaced ({} before, {} now)", a.len(), b.len())),
     }
     let target = |endpoint: &Endpoint| endpoint.mirror.as_ref().map(|m| (m.deployment.name.clone(), m.percent));

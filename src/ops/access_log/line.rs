@@ -73,7 +73,7 @@ fields! {
     CLIENT_REQUEST_ID = "XMSClientRequestId";
     /// The id of the distributed trace.
     TRACE_ID = "TraceId";
-    /// How the client proved who it is: `key` or `none`.
+    /// How the client proved who it is: `key`, `token` or `none`.
     AUTH_TYPE = "AuthType";
     /// Who the client is by its certificate, where it showed one: the first URI in it, else host name, else e-mail address, else the subject; cut at 256 bytes.
     CLIENT_CERTIFICATE = "ClientCertificate";

@@ -114,6 +114,7 @@ impl EndpointView {
         let (access, keys) = match &endpoint.access {
             Access::Open => ("open", 0),
             Access::Keys(keys) => ("keys", keys.len()),
+            Access::Token => ("token", 0),
         };
         let mirror = endpoint.mirror.as_ref();
         Self {
@@ -171,6 +172,7 @@ impl SettingsView {
             },
             auth_mode: match settings.auth {
                 AuthMode::Key => "key",
+                AuthMode::Token => "aml_token",
                 AuthMode::None => "none",
             },
             on_abandon: match settings.on_abandon {

@@ -176,6 +176,14 @@ metrics! {
         "1 while what the file or Secret holds is not in use, because it is missing or broken; /debug/certificates says why";
     CERTIFICATE_RENEWALS = Counter "scorefront_tls_certificate_renewals_total" &["source"],
         "Times that another certificate was taken up";
+    TOKEN_KEYS = Gauge "scorefront_token_keys" &[],
+        "Public keys in use for tokens; one that is good for two algorithms counts twice";
+    TOKEN_KEYS_AGE = Gauge "scorefront_token_keys_age_seconds" &[],
+        "Time since token-jwks could last be read; absent where it never could";
+    TOKEN_KEYS_RENEWALS = Counter "scorefront_token_keys_renewals_total" &[],
+        "Times that another key set was taken up";
+    TOKEN_KEYS_FAILURES = Counter "scorefront_token_keys_failures_total" &[],
+        "Looks at token-jwks that found no usable key set";
     CPU = Counter "process_cpu_seconds_total" &[],
         "User and system CPU time";
     RESIDENT = Gauge "process_resident_memory_bytes" &[],

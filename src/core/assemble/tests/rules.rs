@@ -14,6 +14,7 @@ fn keys(endpoint: &Endpoint) -> Option<usize> {
     match &endpoint.access {
         Access::Open => None,
         Access::Keys(keys) => Some(keys.len()),
+        Access::Token => panic!("no endpoint of these tests asks for tokens"),
     }
 }
 
@@ -154,6 +155,25 @@ fn without_keys_everybody_is_refused_unless_all_services_say_none() {
     stage.publish();
     assert_eq!(keys(stage.endpoint("iris")), None, "every Service says none");
     assert!(!stage.problems().iter().any(|p| p.contains("auth-mode")));
+}
+
+#[test]
+fn the_strictest_of_keys_tokens_and_nothing_counts() {
+    use AuthMode::{Key, None, Token};
+    let decide = |modes: &[AuthMode]| {
+        let mut stage = Stage::default();
+        for (n, auth) in modes.iter().enumerate() {
+            let mut facts = mk_service(&format!("ml/s{n}"), &format!("iris/dep{n}"));
+            facts.settings.auth = *auth;
+            stage.service(facts);
+        }
+        stage.publish();
+        (stage.endpoint("iris").access.clone(), stage.problems().iter().filter(|p| p.contains("has no effect")).count())
+    };
+    assert_eq!(decide(&[Token, Token]), (Access::Token, 0));
+    assert_eq!(decide(&[None, Token]), (Access::Token, 1));
+    assert_eq!(decide(&[Token, None, Key]), (Access::Keys([].into()), 2));
+    assert_eq!(decide(&[None, None]), (Access::Open, 0));
 }
 
 #[test]

@@ -1,0 +1,142 @@
+//! Tokens instead of keys: who gets in, and what becomes of it when the key set changes or goes away.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use scorefront::testing::client::{Answer, request};
+use scorefront::testing::eventually;
+use scorefront::testing::replica::{ScriptedReplica, ok};
+use scorefront::testing::router::Router;
+use scorefront::testing::world::World;
+
+struct Issuer(EcdsaKeyPair);
+
+impl Issuer {
+    fn new() -> Self {
+        Self(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
+    }
+
+    /// Puts its key set there, as a whole.
+    fn publish(&self, path: &Path) {
+        let (x, y) = self.0.public_key().as_ref()[1..].split_at(32);
+        let key = serde_json::json!({"kty": "EC", "kid": "a", "crv": "P-256", "x": base64url(x), "y": base64url(y)});
+        std::fs::write(path.with_extension("draft"), serde_json::json!({ "keys": [key] }).to_string()).unwrap();
+        std::fs::rename(path.with_extension("draft"), path).unwrap();
+    }
+
+    /// A token for an endpoint that expires in so many seconds.
+    fn token(&self, endpoint: &str, seconds: i64) -> String {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let exp = now.saturating_add_signed(seconds);
+        let claims = serde_json::json!({"iss": "https://issuer", "aud": ["scoring"], "exp": exp, "endpoint": endpoint});
+        let signed =
+            format!("{}.{}", base64url(br#"{"alg":"ES256","kid":"a"}"#), base64url(claims.to_string().as_bytes()));
+        let signature = self.0.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", base64url(signature.as_ref()))
+    }
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let bits: Vec<u8> = bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).collect();
+    let value = |six: &[u8]| six.iter().chain(&[0; 6]).take(6).fold(0, |value, bit| value << 1 | usize::from(*bit));
+    bits.chunks(6).map(|six| char::from(DIGITS[value(six)])).collect()
+}
+
+async fn start(world: &World, path: &Path, stale_max: Duration) -> Router {
+    let path = path.to_owned();
+    Router::start_with(world, move |config| {
+        config.token_jwks = Some(path);
+        let rules = &mut config.limits.tokens;
+        rules.issuer = "https://issuer".to_owned();
+        rules.audiences = vec!["scoring".to_owned()];
+        rules.endpoint_claim = Some("endpoint".to_owned());
+        rules.stale_max = stale_max;
+    })
+    .await
+}
+
+async fn ask(router: &Router, credential: &str) -> Answer {
+    let header = format!("Authorization: Bearer {credential}");
+    router.client().await.ask(request("POST", "/api/v1/endpoint/iris/score", &[&header], "")).await
+}
+
+async fn world() -> (ScriptedReplica, World) {
+    let replica = ScriptedReplica::start(|_| ok("in")).await;
+    let world = World::new().deployment("blue", &[("auth-mode", "aml_token")], &[replica.address]);
+    (replica, world)
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[tokio::test]
+async fn a_valid_token_opens_its_endpoint_and_nothing_else_does() {
+    let (replica, world) = world().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jwks.json");
+    let issuer = Issuer::new();
+    issuer.publish(&path);
+    let router = start(&world, folder.path(), DAY).await;
+    assert_eq!(ask(&router, &issuer.token("iris", 60)).await.status, 200);
+    let expired = issuer.token("iris", -3600);
+    for (credential, why) in [
+        (expired.as_str(), "the token has expired"),
+        (&issuer.token("wine", 60), "for another endpoint"),
+        (&Issuer::new().token("iris", 60), "signature is wrong"),
+        ("secret-1", "no JSON Web Token"),
+    ] {
+        let got = ask(&router, credential).await;
+        assert_eq!(got.status, 401, "{why}");
+        assert!(got.error("message").contains(why), "{}", got.text());
+    }
+    assert_eq!(replica.seen().len(), 1);
+    assert_eq!(replica.seen()[0].header("authorization"), None);
+    let log = router.log(5).await;
+    assert_eq!((log[0]["AuthType"].as_str(), log[1]["Outcome"].as_str()), (Some("token"), Some("unauthorized")));
+    assert!(!log.iter().any(|line| line.to_string().contains(&expired)));
+    assert_eq!(router.metric("scorefront_token_keys").await, 1.0);
+    router.drain().await;
+}
+
+#[tokio::test]
+async fn a_renewed_key_set_is_taken_up_and_a_broken_one_is_not() {
+    let (_replica, world) = world().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jwks.json");
+    let (old, new) = (Issuer::new(), Issuer::new());
+    old.publish(&path);
+    let router = start(&world, &path, DAY).await;
+    let (old, new_token) = (old.token("iris", 600), new.token("iris", 600));
+    assert_eq!((ask(&router, &old).await.status, ask(&router, &new_token).await.status), (200, 401));
+    std::fs::write(&path, "{}").unwrap();
+    let failures = async || router.metric("scorefront_token_keys_failures_total").await;
+    eventually("the broken file is seen", async || failures().await > 0.0).await;
+    assert_eq!(ask(&router, &old).await.status, 200);
+    new.publish(&path);
+    eventually("the new key counts", async || ask(&router, &new_token).await.status == 200).await;
+    assert_eq!(ask(&router, &old).await.status, 401);
+    assert_eq!(router.metric("scorefront_token_keys_renewals_total").await, 1.0);
+    router.drain().await;
+}
+
+#[tokio::test]
+async fn keys_that_never_came_or_are_too_old_let_nobody_in() {
+    let (_replica, world) = world().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jwks.json");
+    let issuer = Issuer::new();
+    let router = start(&world, &path, Duration::from_millis(1500)).await;
+    let token = issuer.token("iris", 600);
+    let got = ask(&router, &token).await;
+    assert_eq!((got.status, got.error("message").as_str()), (401, "Unauthorized. The router cannot check tokens now."));
+    assert!(router.log(1).await[0]["ErrorDetail"].as_str().unwrap().contains("token-jwks could not be read"));
+    issuer.publish(&path);
+    eventually("the keys are there", async || ask(&router, &token).await.status == 200).await;
+    std::fs::remove_file(&path).unwrap();
+    eventually("the keys are too old", async || ask(&router, &token).await.status == 401).await;
+    let log = router.log(1).await;
+    assert!(log.last().unwrap()["ErrorDetail"].as_str().unwrap().contains("token-stale-max-ms"));
+    router.drain().await;
+}
