@@ -247,7 +247,9 @@ async fn wait_for_reply(
 /// Where the request body is to blame, that is what the client is told.
 pub(crate) fn flawed(ledger: &Ledger) -> Option<Refused> {
     let (outcome, message) = match ledger.upload.as_ref()?.progress().flaw? {
-        Flaw::TooLarge => (Outcome::BodyTooLarge, "The request body is over max-body-bytes."),
+        Flaw::TooLarge => {
+            (Outcome::BodyTooLarge, "The request body is over max-body-bytes of its deployment or of the router.")
+        }
         Flaw::Malformed => (Outcome::Malformed, "The request body is not valid: its chunks cannot be read."),
         Flaw::BrokenOff | Flaw::Cut => (Outcome::ClientGone, "The client broke off its request."),
     };

@@ -6,6 +6,7 @@ mod changes;
 mod downgrade;
 mod drain;
 mod hostile;
+mod limits;
 mod mirror;
 mod protocol;
 mod queueing;
