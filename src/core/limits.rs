@@ -77,6 +77,12 @@ pub struct Limits {
     pub mirrors_max: usize,
     /// Body of a mirrored request, in bytes; longer ones are not copied.
     pub mirror_bytes_max: usize,
+    /// Head of a replica's answer, in bytes.
+    pub answer_head_bytes_max: usize,
+    /// What is kept of request bodies for other attempts, of all requests together, in bytes.
+    pub replay_bytes_total_max: usize,
+    /// Requests in line, over all deployments.
+    pub queued_max: usize,
     /// Whether answers carry `Server-Timing`.
     pub server_timing: bool,
     /// Whether `Authorization` is passed on to replicas.
@@ -111,6 +117,9 @@ impl Default for Limits {
             abandoned_max: 1000,
             mirrors_max: 64,
             mirror_bytes_max: 1 << 20,
+            answer_head_bytes_max: 256 << 10,
+            replay_bytes_total_max: 128 << 20,
+            queued_max: 10_000,
             server_timing: true,
             pass_authorization: false,
             trusted_proxies: Vec::new(),

@@ -250,7 +250,7 @@ async fn score(
         return Err(Refused::new(Outcome::BodyTooLarge, message).closing());
     }
     let deadline = ledger.record.started + deployment.settings.request_timeout;
-    ledger.upload = Upload::new(body, limits.replay_bytes_max, bytes_max);
+    ledger.upload = Upload::new(body, worker, bytes_max);
     if ledger.upload.is_none() {
         ledger.record.received = Some(ledger.record.started);
     }

@@ -159,7 +159,8 @@ async fn attempt(
         }
         None => {
             let until = deadline.min(Instant::now() + worker.limits().connect_timeout);
-            match timeout_at(until.into(), pool::connect(replica.address)).await {
+            match timeout_at(until.into(), pool::connect(replica.address, worker.limits().answer_head_bytes_max)).await
+            {
                 Ok(Ok(connector)) => {
                     counts.upstream_opened.bump();
                     note_connect_success(worker, deployment, &replica);
@@ -296,6 +297,9 @@ fn closed(deployment: &Deployment, detail: String) -> Refused {
 
 fn describe(error: &hyper::Error) -> String {
     use std::error::Error as _;
+    if error.is_parse_too_large() {
+        return "the head of its answer is over max-answer-head-bytes, or has more than 100 headers".to_owned();
+    }
     if error.is_parse() {
         return format!("its answer is not valid HTTP ({error})");
     }

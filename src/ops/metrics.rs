@@ -23,6 +23,7 @@ use self::page::Page;
 
 mod classic;
 mod deployments;
+mod limits;
 mod page;
 mod process;
 mod router;
@@ -103,6 +104,7 @@ impl Collector for Everything {
         Deployments::of(&snapshot).write(&mut page, &self.vitals)?;
         router::write(&mut page, &snapshot, &self.vitals, &self.limits)?;
         tls::write(&mut page, &self.vitals, &self.limits)?;
+        limits::write(&mut page, &self.vitals, &self.limits)?;
         process::write(&mut page)
     }
 }
