@@ -46,6 +46,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// HTTP/2 streams of one client connection at a time.
     pub streams_max: u32,
+    /// HTTP/2 streams that a client reset before the router had looked at them, before its connection is ended.
+    pub reset_streams_max: usize,
     /// Oldest version of TLS that clients may speak.
     pub tls_version_min: TlsVersion,
     /// From accepting a connection to the end of its TLS handshake.
@@ -102,6 +104,7 @@ impl Default for Limits {
             body_bytes_max: 100 << 20,
             connections_max: 10_000,
             streams_max: 128,
+            reset_streams_max: 20,
             tls_version_min: TlsVersion::V12,
             tls_handshake_timeout: Duration::from_secs(5),
             tls_handshakes_max: 1000,

@@ -5,6 +5,7 @@ mod abandon;
 mod changes;
 mod downgrade;
 mod drain;
+mod h2_floods;
 mod hostile;
 mod limits;
 mod mirror;

@@ -221,4 +221,5 @@ pub const SETTINGS: &[Setting] = &[
     limits::ANSWER_HEAD,
     limits::REPLAY_TOTAL,
     limits::QUEUED,
+    limits::RESETS,
 ];

@@ -29,3 +29,12 @@ pub(super) const QUEUED: Setting = number!(
     limits.queued_max,
     "Requests that may wait in line at a time, over all deployments; above that 503."
 );
+
+pub(super) const RESETS: Setting = number!(
+    "max-pending-reset-streams",
+    Clients,
+    1,
+    100_000,
+    limits.reset_streams_max,
+    "HTTP/2 streams of one connection that its client may reset before the router has looked at them; with more the connection is ended."
+);
