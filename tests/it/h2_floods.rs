@@ -1,4 +1,4 @@
-//! Floods of HTTP/2 frames: the connection that sends one is ended, and another client is served meanwhile.
+//! Floods of HTTP/2 frames: the connection that sends one is ended, and another client is served after it.
 
 use scorefront::testing::client::score;
 use scorefront::testing::replica::{ScriptedReplica, ok};
@@ -58,7 +58,7 @@ async fn flood(router: &Router, bytes: Vec<u8>) -> Option<u32> {
     said
 }
 
-/// Another client is served, and nothing is left of the flood.
+/// Another client is served now, and nothing is left of the flood.
 async fn is_well(router: &Router) {
     assert_eq!(router.client().await.ask(score("")).await.status, 200);
     eventually("no slot is taken and nobody waits", async || {
