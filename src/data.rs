@@ -12,6 +12,7 @@ pub(crate) mod counted;
 pub(crate) mod exchange;
 pub(crate) mod forward;
 pub(crate) mod headers;
+pub(crate) mod kept;
 pub(crate) mod ledger;
 pub(crate) mod linger;
 pub mod listen;

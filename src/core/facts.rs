@@ -180,6 +180,8 @@ pub struct Settings {
     pub on_abandon: OnAbandon,
     /// Whether a request may be sent again after a reused connection died before the first answer byte.
     pub retry_reused: bool,
+    /// Longest request body, in bytes; that of the router counts where it is smaller.
+    pub body_bytes_max: Option<u64>,
 }
 
 impl Settings {
@@ -199,6 +201,7 @@ impl Default for Settings {
             auth: AuthMode::Key,
             on_abandon: OnAbandon::Wait,
             retry_reused: true,
+            body_bytes_max: None,
         }
     }
 }

@@ -48,6 +48,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// HTTP/2 streams of one client connection at a time.
     pub streams_max: u32,
+    /// HTTP/2 streams that a client reset before the router had looked at them, before its connection is ended.
+    pub reset_streams_max: usize,
     /// Oldest version of TLS that clients may speak.
     pub tls_version_min: TlsVersion,
     /// From accepting a connection to the end of its TLS handshake.
@@ -79,6 +81,12 @@ pub struct Limits {
     pub mirrors_max: usize,
     /// Body of a mirrored request, in bytes; longer ones are not copied.
     pub mirror_bytes_max: usize,
+    /// Head of a replica's answer, in bytes.
+    pub answer_head_bytes_max: usize,
+    /// What is kept of request bodies for other attempts, of all requests together, in bytes.
+    pub replay_bytes_total_max: usize,
+    /// Requests in line, over all deployments.
+    pub queued_max: usize,
     /// Whether answers carry `Server-Timing`.
     pub server_timing: bool,
     /// Whether `Authorization` is passed on to replicas.
@@ -100,6 +108,7 @@ impl Default for Limits {
             body_bytes_max: 100 << 20,
             connections_max: 10_000,
             streams_max: 128,
+            reset_streams_max: 20,
             tls_version_min: TlsVersion::V12,
             tls_handshake_timeout: Duration::from_secs(5),
             tls_handshakes_max: 1000,
@@ -115,6 +124,9 @@ impl Default for Limits {
             abandoned_max: 1000,
             mirrors_max: 64,
             mirror_bytes_max: 1 << 20,
+            answer_head_bytes_max: 256 << 10,
+            replay_bytes_total_max: 128 << 20,
+            queued_max: 10_000,
             server_timing: true,
             pass_authorization: false,
             tokens: Rules::default(),

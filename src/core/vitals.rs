@@ -32,6 +32,12 @@ pub struct Vitals {
     pub discovery: DiscoveryCounts,
     /// The file that a restart would be served from.
     pub state_file: StateFileCounts,
+    /// What is kept of request bodies for other attempts.
+    pub replay: ReplayCounts,
+    /// Requests in line, over all deployments.
+    pub queued: AtomicUsize,
+    /// Requests turned away because of that number.
+    pub crowded_out: Counter,
     /// Copies of mirrored requests under way.
     pub mirrors: AtomicUsize,
     draining: AtomicBool,
@@ -50,6 +56,9 @@ impl Vitals {
             access_log: LogCounts::default(),
             discovery: DiscoveryCounts::default(),
             state_file: StateFileCounts::default(),
+            replay: ReplayCounts::default(),
+            queued: AtomicUsize::new(0),
+            crowded_out: Counter::default(),
             mirrors: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
         }
@@ -90,6 +99,15 @@ pub struct ConnectionCounts {
     pub upstream_opened: Counter,
     /// Requests sent to replicas on a connection that was used before.
     pub upstream_reused: Counter,
+}
+
+/// What is kept of request bodies for other attempts.
+#[derive(Debug, Default)]
+pub struct ReplayCounts {
+    /// Bytes kept now, of all requests.
+    pub bytes: AtomicUsize,
+    /// Requests of which no more was kept because all of them had reached the limit.
+    pub went_without: Counter,
 }
 
 /// TLS handshakes with clients.

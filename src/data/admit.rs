@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -140,10 +141,34 @@ enum End {
     TimedOut,
     Deadline,
     Full(usize),
+    /// So many may wait over all deployments, and do.
+    Crowded(usize),
     Removed,
     Draining,
     /// The request body will never be whole.
     Flawed,
+}
+
+/// Counts one waiting request for as long as it lives.
+struct Queued<'a>(&'a AtomicUsize);
+
+impl<'a> Queued<'a> {
+    fn new(worker: &'a Worker) -> Result<Self, End> {
+        let (vitals, max) = (&worker.shared.vitals, worker.limits().queued_max);
+        let before = vitals.queued.fetch_add(1, Ordering::Relaxed);
+        let counted = Self(&vitals.queued);
+        if before < max {
+            return Ok(counted);
+        }
+        vitals.crowded_out.bump();
+        Err(End::Crowded(max))
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 async fn wait(
@@ -154,6 +179,10 @@ async fn wait(
     until: Instant,
 ) -> Result<Arc<Replica>, End> {
     let now_us = worker.micros(Instant::now());
+    let _counted = match place {
+        Place::Back { length_max: 1.. } => Some(Queued::new(worker)?),
+        Place::Back { .. } | Place::Front => None,
+    };
     let entered = poll_fn(|cx| Poll::Ready(deployment.state.gate.enter(place, now_us, cx.waker()))).await;
     let (ticket, ahead) = match entered {
         Entered::Slot(replica) => return Ok(replica),
@@ -211,6 +240,14 @@ fn refused(deployment: &Deployment, end: End, ledger: &Ledger) -> Refused {
     if end == End::Draining {
         let message = format!("Endpoint {endpoint}: the router is shutting down before a slot became free. Ask again.");
         return Refused::new(Outcome::Draining, message);
+    }
+    if let End::Crowded(max) = end {
+        let message = format!(
+            "Too many requests for service {endpoint} (overloaded): all slots of deployment {name} are taken, and as \
+             many requests wait over all deployments as may (max-queued-requests {max}). Add replicas to the \
+             deployments that queue, or raise this setting of the router."
+        );
+        return Refused::new(Outcome::QueueFull, message);
     }
     if end == End::Removed || !gate.has_replicas() {
         return Refused::new(

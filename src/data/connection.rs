@@ -174,6 +174,7 @@ fn http2_builder(worker: &Worker) -> http2::Builder<StreamExecutor> {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
+        .max_pending_accept_reset_streams(limits.reset_streams_max)
         .max_header_list_size(header_list_max(limits))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -241,18 +241,21 @@ async fn score(
 ) -> Result<Answer, Refused> {
     let worker = &link.worker;
     let limits = worker.limits();
-    if headers::content_length(&parts.headers).is_some_and(|length| length > limits.body_bytes_max) {
+    let deployment = &route.deployment;
+    let own_max = deployment.settings.body_bytes_max.unwrap_or(u64::MAX);
+    let bytes_max = own_max.min(limits.body_bytes_max);
+    if headers::content_length(&parts.headers).is_some_and(|length| length > bytes_max) {
         if link.is_http2() {
             discard(worker.clone(), body);
         } else {
             link.set_unread();
         }
-        let message = format!("The request body is over max-body-bytes ({}).", limits.body_bytes_max);
+        let whose = if own_max < limits.body_bytes_max { "scorefront.dev/max-body-bytes" } else { "max-body-bytes" };
+        let message = format!("The request body is over {whose} ({bytes_max}).");
         return Err(Refused::new(Outcome::BodyTooLarge, message).closing());
     }
-    let deployment = &route.deployment;
     let deadline = ledger.record.started + deployment.settings.request_timeout;
-    ledger.upload = Upload::new(body, limits.replay_bytes_max, limits.body_bytes_max);
+    ledger.upload = Upload::new(body, worker, bytes_max);
     if ledger.upload.is_none() {
         ledger.record.received = Some(ledger.record.started);
     }

@@ -159,7 +159,8 @@ async fn attempt(
         }
         None => {
             let until = deadline.min(Instant::now() + worker.limits().connect_timeout);
-            match timeout_at(until.into(), pool::connect(replica.address)).await {
+            match timeout_at(until.into(), pool::connect(replica.address, worker.limits().answer_head_bytes_max)).await
+            {
                 Ok(Ok(connector)) => {
                     counts.upstream_opened.bump();
                     note_connect_success(worker, deployment, &replica);
@@ -247,7 +248,9 @@ async fn wait_for_reply(
 /// Where the request body is to blame, that is what the client is told.
 pub(crate) fn flawed(ledger: &Ledger) -> Option<Refused> {
     let (outcome, message) = match ledger.upload.as_ref()?.progress().flaw? {
-        Flaw::TooLarge => (Outcome::BodyTooLarge, "The request body is over max-body-bytes."),
+        Flaw::TooLarge => {
+            (Outcome::BodyTooLarge, "The request body is over max-body-bytes of its deployment or of the router.")
+        }
         Flaw::Malformed => (Outcome::Malformed, "The request body is not valid: its chunks cannot be read."),
         Flaw::BrokenOff | Flaw::Cut => (Outcome::ClientGone, "The client broke off its request."),
     };
@@ -294,6 +297,9 @@ fn closed(deployment: &Deployment, detail: String) -> Refused {
 
 fn describe(error: &hyper::Error) -> String {
     use std::error::Error as _;
+    if error.is_parse_too_large() {
+        return "the head of its answer is over max-answer-head-bytes, or has more than 100 headers".to_owned();
+    }
     if error.is_parse() {
         return format!("its answer is not valid HTTP ({error})");
     }

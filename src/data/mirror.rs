@@ -101,7 +101,7 @@ impl Copy {
         let connector = match parked {
             Some(connector) => connector,
             None => {
-                let connect = pool::connect(replica.address);
+                let connect = pool::connect(replica.address, self.worker.limits().answer_head_bytes_max);
                 let Ok(Ok(connector)) = tokio::time::timeout(self.worker.limits().connect_timeout, connect).await
                 else {
                     note_connect_failure(&self.worker, &self.deployment, &replica);

@@ -94,13 +94,13 @@ impl Pool {
     }
 }
 
-/// Opens a connection. Its driver runs as a task of its own until either side closes.
-pub(crate) async fn connect(address: SocketAddr) -> std::io::Result<Connector> {
+/// Opens a connection, on which the head of an answer may have `head_max` bytes. Its driver runs as a task of its own until either side closes.
+pub(crate) async fn connect(address: SocketAddr, head_max: usize) -> std::io::Result<Connector> {
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
     let read = Arc::new(AtomicU64::new(0));
     let (sender, connection) = Builder::new()
-        .max_header_size(ANSWER_HEAD_MAX)
+        .max_header_size(head_max)
         .handshake(TokioIo::new(Counted::new(socket, read.clone())))
         .await
         .map_err(std::io::Error::other)?;
@@ -113,6 +113,3 @@ pub(crate) async fn connect(address: SocketAddr) -> std::io::Result<Connector> {
     });
     Ok(Connector { sender, address, reused: false, read })
 }
-
-/// Bytes of an answer's head; more is a malformed answer.
-const ANSWER_HEAD_MAX: usize = 256 << 10;

@@ -19,6 +19,7 @@ use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 
+use super::kept::Kept;
 use super::linger::read_over;
 use super::worker::Worker;
 
@@ -57,8 +58,7 @@ struct Source {
     /// `None` once the router has lost interest.
     incoming: Option<Incoming>,
     progress: Progress,
-    kept: BytesMut,
-    keep_max: usize,
+    kept: Kept,
     /// Whether everything that arrived is kept.
     whole: bool,
     trailers: Option<HeaderMap>,
@@ -74,7 +74,7 @@ struct Source {
 
 impl Upload {
     /// From the client's body. `None` where there is none.
-    pub(crate) fn new(incoming: Incoming, keep_max: usize, bytes_max: u64) -> Option<Self> {
+    pub(crate) fn new(incoming: Incoming, worker: &Arc<Worker>, bytes_max: u64) -> Option<Self> {
         if incoming.is_end_stream() {
             return None;
         }
@@ -82,8 +82,7 @@ impl Upload {
         let source = Source {
             incoming: Some(incoming),
             progress: Progress::default(),
-            kept: BytesMut::new(),
-            keep_max,
+            kept: Kept::new(worker.clone()),
             whole: true,
             trailers: None,
             bytes_max,
@@ -132,9 +131,9 @@ impl Upload {
     /// goes away.
     pub(crate) fn read_ahead(&self, cx: &mut Context<'_>) {
         let mut source = self.0.lock();
-        while source.whole && source.kept.len() < source.keep_max {
+        while source.whole && source.kept.has_room() {
             match source.poll_source(cx) {
-                Poll::Ready(Some(Ok(chunk))) => source.kept.extend_from_slice(&chunk),
+                Poll::Ready(Some(Ok(chunk))) => source.kept.push(&chunk),
                 Poll::Ready(Some(Err(_)) | None) | Poll::Pending => return,
             }
         }
@@ -145,7 +144,7 @@ impl Upload {
         let mut source = self.0.lock();
         // A body that is still being repeated is let go of when that is done.
         if source.progress.ended.is_some() {
-            source.kept = BytesMut::new();
+            source.kept.clear();
         }
         source.whole = false;
     }
@@ -241,8 +240,7 @@ impl Source {
 
     /// The next chunk for the attempt that has had `at` of the bytes that are kept.
     fn poll_chunk(&mut self, at: &mut usize, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        if let Some(rest) = self.kept.get(*at..).filter(|rest| !rest.is_empty()) {
-            let chunk = Bytes::copy_from_slice(rest);
+        if let Some(chunk) = self.kept.after(*at) {
             *at += chunk.len();
             return Poll::Ready(Some(Ok(chunk)));
         }
@@ -250,15 +248,14 @@ impl Source {
         if let Some(Ok(chunk)) = &next
             && self.whole
         {
-            if self.kept.len() + chunk.len() <= self.keep_max {
-                self.kept.extend_from_slice(chunk);
+            if self.kept.try_push(chunk) {
                 *at = self.kept.len();
             } else {
                 self.whole = false;
             }
         }
         if !self.whole {
-            self.kept = BytesMut::new();
+            self.kept.clear();
         }
         Poll::Ready(next)
     }

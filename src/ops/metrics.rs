@@ -23,6 +23,7 @@ use self::page::Page;
 
 mod classic;
 mod deployments;
+mod limits;
 mod page;
 mod process;
 mod router;
@@ -105,6 +106,7 @@ impl Collector for Everything {
         router::write(&mut page, &snapshot, &self.vitals, &self.limits)?;
         tls::write(&mut page, &self.vitals, &self.limits)?;
         tokens::write(&mut page, &self.vitals)?;
+        limits::write(&mut page, &self.vitals, &self.limits)?;
         process::write(&mut page)
     }
 }

@@ -7,6 +7,7 @@ use super::rows::{millis, number, switch};
 
 pub use super::setting::{Group, Setting};
 
+mod limits;
 mod state;
 mod tls;
 mod tokens;
@@ -224,4 +225,8 @@ pub const SETTINGS: &[Setting] = &[
         limits.mirror_bytes_max,
         "Longest body of a mirrored request; longer ones are not copied."
     ),
+    limits::ANSWER_HEAD,
+    limits::REPLAY_TOTAL,
+    limits::QUEUED,
+    limits::RESETS,
 ];

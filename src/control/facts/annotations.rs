@@ -16,6 +16,8 @@ use super::{Reporter, shown};
 use crate::control::nearest::nearest;
 use crate::core::facts::{AuthMode, OnAbandon, ScoringPort, Settings};
 
+mod limits;
+
 /// What all our annotations begin with.
 pub const PREFIX: &str = "scorefront.dev/";
 
@@ -154,6 +156,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         read: |text, draft| set(&mut draft.settings.retry_reused, word(text, &[("true", true), ("false", false)])),
         keep: |last, draft| draft.settings.retry_reused = last.settings.retry_reused,
     },
+    limits::BODY,
 ];
 
 /// The table of the reference page.
@@ -203,9 +206,12 @@ fn percent(text: &str, max: u8) -> Option<u8> {
 }
 
 fn number(text: &str, min: u32, max: u32) -> Option<u32> {
-    // The standard parser takes a sign, which no reader of the value expects.
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|value| digits && (min..=max).contains(value))
+    digits(text).filter(|value| (min..=max).contains(value))
+}
+
+/// The standard parser takes a sign, which no reader of the value expects.
+fn digits<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 fn millis(text: &str, min: u32, max: u32) -> Option<Duration> {

@@ -142,6 +142,7 @@ fn annotations_of(facts: &DeploymentFacts) -> BTreeMap<String, String> {
         auth,
         on_abandon,
         retry_reused,
+        body_bytes_max,
     } = &facts.settings;
     let auth = match auth {
         AuthMode::Key => "key",
@@ -168,8 +169,11 @@ fn annotations_of(facts: &DeploymentFacts) -> BTreeMap<String, String> {
         ("retry-reused", retry_reused.to_string()),
         ("mirror-percent", facts.mirror_percent.to_string()),
     ];
-    let others =
-        [("scoring-port", scoring_port), ("traffic-percent", facts.traffic_percent.map(|percent| percent.to_string()))];
+    let others = [
+        ("scoring-port", scoring_port),
+        ("traffic-percent", facts.traffic_percent.map(|percent| percent.to_string())),
+        ("max-body-bytes", body_bytes_max.map(|bytes| bytes.to_string())),
+    ];
     let others = others.into_iter().filter_map(|(name, value)| Some((name, value?)));
     some.into_iter().chain(others).map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -105,8 +105,9 @@ fn any_settings() -> impl Strategy<Value = Settings> {
     let path = select(vec!["/", "/score", "/v1/models/m:predict", "/a.b/..c/"]);
     let numbers = (1_u64..=300_000, 0_u32..=1_000_000, 0_u64..=300_000, 0_u32..=100_000);
     let auth = select(vec![AuthMode::Key, AuthMode::Token, AuthMode::None]);
-    (numbers, path, port, auth, any::<[bool; 2]>()).prop_map(|(numbers, path, scoring_port, auth, [close, retry])| {
-        Settings {
+    let body = prop::option::of(1024_u64..=1 << 40);
+    (numbers, path, port, auth, any::<[bool; 2]>(), body).prop_map(
+        |(numbers, path, scoring_port, auth, [close, retry], body)| Settings {
             request_timeout: Duration::from_millis(numbers.0),
             slots_per_replica: numbers.1,
             queue_wait_max: Duration::from_millis(numbers.2),
@@ -116,8 +117,9 @@ fn any_settings() -> impl Strategy<Value = Settings> {
             auth,
             on_abandon: if close { OnAbandon::Close } else { OnAbandon::Wait },
             retry_reused: retry,
-        }
-    })
+            body_bytes_max: body,
+        },
+    )
 }
 
 fn any_service() -> impl Strategy<Value = Arc<DeploymentFacts>> {

@@ -186,6 +186,8 @@ fn deployment_reasons(before: &Deployment, after: &Deployment) -> Vec<String> {
     );
     note("max-concurrent-requests-per-instance", old.slots_per_replica.to_string(), new.slots_per_replica.to_string());
     note("max-queue-wait-ms", old.queue_wait_max.as_millis().to_string(), new.queue_wait_max.as_millis().to_string());
+    let body = |max: Option<u64>| max.map_or_else(|| "the router's".to_owned(), |bytes| bytes.to_string());
+    note("max-body-bytes", body(old.body_bytes_max), body(new.body_bytes_max));
     note("max-queue-length", old.queue_length_max.to_string(), new.queue_length_max.to_string());
     note("scoring-path", old.scoring_path.to_string(), new.scoring_path.to_string());
     note("scoring-port", format!("{:?}", old.scoring_port), format!("{:?}", new.scoring_port));

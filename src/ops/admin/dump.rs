@@ -80,6 +80,7 @@ struct SettingsView {
     max_concurrent_requests_per_instance: u32,
     max_queue_wait_ms: u64,
     max_queue_length: u32,
+    max_body_bytes: Option<u64>,
     scoring_path: String,
     scoring_port: String,
     auth_mode: &'static str,
@@ -164,6 +165,7 @@ impl SettingsView {
             max_concurrent_requests_per_instance: settings.slots_per_replica,
             max_queue_wait_ms: settings.queue_wait_max.as_millis() as u64,
             max_queue_length: settings.queue_length_max,
+            max_body_bytes: settings.body_bytes_max,
             scoring_path: settings.scoring_path.to_string(),
             scoring_port: match &settings.scoring_port {
                 ScoringPort::Default => "default".to_owned(),

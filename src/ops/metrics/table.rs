@@ -184,6 +184,18 @@ metrics! {
         "Times that another key set was taken up";
     TOKEN_KEYS_FAILURES = Counter "scorefront_token_keys_failures_total" &[],
         "Looks at token-jwks that found no usable key set";
+    REPLAY_BYTES = Gauge "scorefront_replay_bytes" &[],
+        "What is kept of request bodies for another attempt, of all requests";
+    REPLAY_BYTES_LIMIT = Gauge "scorefront_replay_bytes_limit" &[],
+        "Most of that (max-replay-bytes-total)";
+    REPLAY_WITHOUT = Counter "scorefront_replay_went_without_total" &[],
+        "Requests that were forwarded without the chance of another attempt because that limit was reached";
+    QUEUED_TOTAL = Gauge "scorefront_waiting_requests" &[],
+        "Requests that wait in line, over all deployments; those that a replica failed are not counted";
+    QUEUED_TOTAL_LIMIT = Gauge "scorefront_waiting_requests_limit" &[],
+        "Most of those (max-queued-requests)";
+    CROWDED_OUT = Counter "scorefront_waiting_requests_refused_total" &[],
+        "Requests turned away because of that limit";
     CPU = Counter "process_cpu_seconds_total" &[],
         "User and system CPU time";
     RESIDENT = Gauge "process_resident_memory_bytes" &[],

@@ -23,6 +23,7 @@ fn good() -> Draft {
             ("auth-mode", "none"),
             ("on-abandon", "close"),
             ("retry-reused", "false"),
+            ("max-body-bytes", "1048576"),
         ],
         None,
     );
@@ -43,6 +44,7 @@ fn every_annotation_is_read() {
         auth: AuthMode::None,
         on_abandon: OnAbandon::Close,
         retry_reused: false,
+        body_bytes_max: Some(1 << 20),
     };
     assert_eq!(draft.settings(), expected);
     assert_eq!((draft.traffic_percent, draft.mirror_percent), (Some(90), 50));
@@ -69,6 +71,7 @@ fn wrong_values_leave_the_last_good_ones_in_place_and_are_reported() {
         ("scoring-port", "65536"),
         ("on-abandon", "Wait"),
         ("retry-reused", "no"),
+        ("max-body-bytes", "1099511627777"),
     ];
     let (draft, problems) = read_all(&wrong, Some(&good()));
     let expected = Settings { auth: AuthMode::Key, ..good().settings() };
