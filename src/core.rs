@@ -14,6 +14,7 @@ pub mod outcome;
 pub mod pace;
 #[cfg(test)]
 mod properties;
+pub mod proxy_protocol;
 pub mod queue;
 pub mod record;
 pub mod route;

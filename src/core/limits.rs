@@ -83,6 +83,8 @@ pub struct Limits {
     pub pass_authorization: bool,
     /// Peers whose `X-Forwarded-*` and `x-request-id` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether connections from those begin with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 impl Default for Limits {
@@ -114,6 +116,7 @@ impl Default for Limits {
             server_timing: true,
             pass_authorization: false,
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         }
     }
 }

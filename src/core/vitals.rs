@@ -80,6 +80,8 @@ pub struct ConnectionCounts {
     pub lingering: AtomicUsize,
     /// Those that were cut off because it took too long.
     pub lingering_cut: Counter,
+    /// Connections of trusted proxies that did not begin with a PROXY header.
+    pub proxy_headers_wrong: Counter,
     /// Failed accepts.
     pub accept_errors: Counter,
     /// Connections to replicas opened so far.

@@ -29,11 +29,11 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::exchange::{exchange, open, record_unreadable};
 use super::paced::{StreamExecutor, pace};
-use super::respond;
 use super::socket::{Doing, Link, Socket};
 use super::stream::AnswerBody;
 use super::tls::{Tls, Transport};
 use super::worker::{Phase, Worker};
+use super::{proxied, respond};
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
 
@@ -65,9 +65,10 @@ pub(crate) fn spawn(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr, t
     });
 }
 
-async fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>) {
+async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>) {
     // Without it small answers would wait for acknowledgements; where it cannot be set, the connection is dying.
     let _ = socket.set_nodelay(true);
+    let Some(peer) = proxied::client(worker, &mut socket, peer).await else { return };
     let (transport, secured) = match tls {
         None => (Transport::Plain(socket), None),
         // In a box, so that connections without TLS do not carry the size of a handshake.

@@ -8,6 +8,7 @@ mod drain;
 mod hostile;
 mod mirror;
 mod protocol;
+mod proxy_protocol;
 mod queueing;
 mod regressions;
 mod retry;

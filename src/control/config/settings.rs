@@ -7,6 +7,7 @@ use super::rows::{millis, number, switch};
 
 pub use super::setting::{Group, Setting};
 
+mod addresses;
 mod state;
 mod tls;
 mod words;
@@ -74,6 +75,7 @@ pub const SETTINGS: &[Setting] = &[
         "How long running requests may take to end after the grace."
     ),
     words::TRUSTED_PROXIES,
+    addresses::PROXY_PROTOCOL,
     number!(
         "max-connections",
         Clients,
