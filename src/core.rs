@@ -1,6 +1,7 @@
 //! Decisions without I/O: values in, decisions out. No clock, no socket, no thread, no log in here; time and
 //! randomness come in as arguments. What is alive (gates, counters) is in `state` and what it is made of.
 
+pub mod addresses;
 pub mod assemble;
 pub mod balance;
 pub mod certificates;

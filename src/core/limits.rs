@@ -44,6 +44,8 @@ pub struct Limits {
     pub body_bytes_max: u64,
     /// Client connections at a time.
     pub connections_max: usize,
+    /// Those of one client address; trusted proxies may have any number. 0: no limit.
+    pub connections_per_address_max: usize,
     /// HTTP/2 streams of one client connection at a time.
     pub streams_max: u32,
     /// Oldest version of TLS that clients may speak.
@@ -97,6 +99,7 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             body_bytes_max: 100 << 20,
             connections_max: 10_000,
+            connections_per_address_max: 2000,
             streams_max: 128,
             tls_version_min: TlsVersion::V12,
             tls_handshake_timeout: Duration::from_secs(5),

@@ -76,6 +76,8 @@ pub struct ConnectionCounts {
     pub accepted: Counter,
     /// Turned away at the limit.
     pub refused: Counter,
+    /// Turned away because their address had as many as it may have.
+    pub crowded: Counter,
     /// Clients whose refused requests are read over now.
     pub lingering: AtomicUsize,
     /// Those that were cut off because it took too long.

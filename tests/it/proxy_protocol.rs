@@ -150,6 +150,39 @@ async fn whoever_is_not_trusted_is_served_without_a_header_and_refused_with_one(
 }
 
 #[tokio::test]
+async fn an_address_with_too_many_connections_is_told_and_others_are_served() {
+    let change = |config: &mut Config| {
+        require(config);
+        config.limits.connections_per_address_max = 1;
+    };
+    let (_replica, router) = start(change).await;
+    let connect = async |header: &[u8]| {
+        let mut client = router.client().await;
+        client.send(header).await;
+        client
+    };
+    let mut one = connect(LINE).await;
+    assert_eq!(one.ask(score("1")).await.status, 200);
+    let mut told = connect(LINE).await;
+    let got = told.answer().await;
+    assert_eq!((got.status, got.error("code").as_str()), (503, "RouterOverloaded"));
+    assert!(got.error("message").contains("max-connections-per-address"));
+    assert!(told.is_closed().await);
+    for header in [BINARY, LOCAL, LOCAL] {
+        let mut other = connect(header).await;
+        assert_eq!(other.ask(score("1")).await.status, 200, "others, and the proxy itself, are not meant");
+    }
+    drop(one);
+    scorefront::testing::eventually("the place is free again", async || {
+        let mut next = connect(LINE).await;
+        next.try_send(score("1")).await && next.try_answer().await.is_some_and(|answer| answer.status == 200)
+    })
+    .await;
+    assert!(router.metric("scorefront_connections_refused_per_address_total").await >= 1.0);
+    router.drain().await;
+}
+
+#[tokio::test]
 async fn a_header_that_does_not_come_does_not_hold_up_the_drain() {
     let change = |config: &mut Config| {
         require(config);

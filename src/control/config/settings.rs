@@ -84,6 +84,7 @@ pub const SETTINGS: &[Setting] = &[
         limits.connections_max,
         "Client connections at a time; more are turned away."
     ),
+    addresses::CONNECTIONS_MAX,
     number!(
         "max-streams",
         Clients,

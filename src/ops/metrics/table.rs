@@ -126,6 +126,8 @@ metrics! {
         "Client connections accepted";
     REFUSED = Counter "scorefront_connections_refused_total" &[],
         "Client connections turned away at the limit";
+    CROWDED = Counter "scorefront_connections_refused_per_address_total" &[],
+        "Client connections turned away because their address had as many as max-connections-per-address allows";
     LINGERING = Gauge "scorefront_lingering_clients" &[],
         "Clients whose refused requests are read over, so that they see the answer";
     LINGERING_CUT = Counter "scorefront_lingering_clients_cut_total" &[],

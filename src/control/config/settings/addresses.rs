@@ -1,5 +1,6 @@
 //! The rows about who a client is, by its address, and what one address may do.
 
+use crate::control::config::rows::number;
 use crate::control::config::setting::{Group, Setting, Slot};
 
 pub(super) const PROXY_PROTOCOL: Setting = Setting {
@@ -20,3 +21,12 @@ pub(super) const PROXY_PROTOCOL: Setting = Setting {
         },
     },
 };
+
+pub(super) const CONNECTIONS_MAX: Setting = number!(
+    "max-connections-per-address",
+    Clients,
+    0,
+    1_000_000,
+    limits.connections_per_address_max,
+    "Connections of one client address at a time; more are turned away. 0: no limit. An IPv6 /64 counts as one address. Trusted proxies may have any number; the clients that their PROXY headers name may not."
+);
