@@ -114,12 +114,8 @@ impl App {
     pub async fn run(self, levels: Levels, mut requests: mpsc::Receiver<Request>) -> anyhow::Result<()> {
         let addresses = self.addresses();
         let (phase, phases) = watch::channel(Phase::Running);
-        let shared = Shared {
-            snapshot: self.snapshot.clone(),
-            limits: Arc::new(self.config.limits.clone()),
-            vitals: self.vitals.clone(),
-            phase: phases.clone(),
-        };
+        let limits = self.config.limits.clone();
+        let shared = Shared::new(self.snapshot.clone(), limits, self.vitals.clone(), phases.clone());
         let mut sources = discovery(&self.config).await?;
         sources.state_file = self.config.state_file.clone().map(|path| StateFile {
             path,

@@ -1,6 +1,7 @@
 //! Decisions without I/O: values in, decisions out. No clock, no socket, no thread, no log in here; time and
 //! randomness come in as arguments. What is alive (gates, counters) is in `state` and what it is made of.
 
+pub mod addresses;
 pub mod assemble;
 pub mod balance;
 pub mod certificates;
@@ -14,6 +15,7 @@ pub mod outcome;
 pub mod pace;
 #[cfg(test)]
 mod properties;
+pub mod proxy_protocol;
 pub mod queue;
 pub mod record;
 pub mod route;

@@ -2,8 +2,9 @@
 //!
 //! Every worker is one thread with one runtime and owns what it needs: idle connections, log buffer, counters. What
 //! workers share is atomic and belongs to `core`. Files in the order in which a request meets them:
-//! `listen` hands sockets to workers, `tls` does the handshake, `connection` speaks HTTP on one, `exchange` carries one request through
-//! `auth`, `admit` and `forward`, and `respond` turns the end into an answer.
+//! `listen` hands sockets to workers, `proxied` reads who the client is, `tls` does the handshake, `connection` speaks
+//! HTTP on one, `exchange` carries one request through `auth`, `admit` and `forward`, and `respond` turns the end into
+//! an answer.
 
 pub(crate) mod admit;
 pub(crate) mod auth;
@@ -20,6 +21,7 @@ pub(crate) mod mirror;
 pub(crate) mod paced;
 pub(crate) mod pending;
 pub(crate) mod pool;
+pub(crate) mod proxied;
 pub(crate) mod redirect;
 pub(crate) mod respond;
 pub(crate) mod socket;

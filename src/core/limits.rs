@@ -46,6 +46,8 @@ pub struct Limits {
     pub body_bytes_max: u64,
     /// Client connections at a time.
     pub connections_max: usize,
+    /// Those of one client address; trusted proxies may have any number. 0: no limit.
+    pub connections_per_address_max: usize,
     /// HTTP/2 streams of one client connection at a time.
     pub streams_max: u32,
     /// HTTP/2 streams that a client reset before the router had looked at them, before its connection is ended.
@@ -95,6 +97,8 @@ pub struct Limits {
     pub tokens: Rules,
     /// Peers whose `X-Forwarded-*` and `x-request-id` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether connections from those begin with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 impl Default for Limits {
@@ -107,6 +111,7 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             body_bytes_max: 100 << 20,
             connections_max: 10_000,
+            connections_per_address_max: 2000,
             streams_max: 128,
             reset_streams_max: 20,
             tls_version_min: TlsVersion::V12,
@@ -131,6 +136,7 @@ impl Default for Limits {
             pass_authorization: false,
             tokens: Rules::default(),
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         }
     }
 }

@@ -89,10 +89,14 @@ pub struct ConnectionCounts {
     pub accepted: Counter,
     /// Turned away at the limit.
     pub refused: Counter,
+    /// Turned away because their address had as many as it may have.
+    pub crowded: Counter,
     /// Clients whose refused requests are read over now.
     pub lingering: AtomicUsize,
     /// Those that were cut off because it took too long.
     pub lingering_cut: Counter,
+    /// Connections of trusted proxies that did not begin with a PROXY header.
+    pub proxy_headers_wrong: Counter,
     /// Failed accepts.
     pub accept_errors: Counter,
     /// Connections to replicas opened so far.

@@ -29,11 +29,11 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::exchange::{exchange, open, record_unreadable};
 use super::paced::{StreamExecutor, pace};
-use super::respond;
 use super::socket::{Doing, Link, Socket};
 use super::stream::AnswerBody;
 use super::tls::{Tls, Transport};
 use super::worker::{Phase, Worker};
+use super::{headers, listen, proxied, respond};
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
 
@@ -65,9 +65,11 @@ pub(crate) fn spawn(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr, t
     });
 }
 
-async fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>) {
+async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>) {
     // Without it small answers would wait for acknowledgements; where it cannot be set, the connection is dying.
     let _ = socket.set_nodelay(true);
+    let Some(peer) = proxied::client(worker, &mut socket, peer).await else { return };
+    let Some(_place) = worker.shared.place(peer.ip()) else { return turn_away(worker, socket, tls.is_some()).await };
     let (transport, secured) = match tls {
         None => (Transport::Plain(socket), None),
         // In a box, so that connections without TLS do not carry the size of a handshake.
@@ -109,6 +111,17 @@ async fn serve(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr, tls: O
             cut_off(&link, doing, parts.io).await;
         }
         End::Forced => {}
+    }
+}
+
+/// Ends a connection of an address that has too many, and says why as far as that costs little.
+async fn turn_away(worker: &Worker, socket: TcpStream, is_tls: bool) {
+    worker.shared.vitals.connections.crowded.bump();
+    worker.shared.vitals.refusals.bump(worker.index, Outcome::Overloaded);
+    // With TLS it would take a handshake to say so.
+    if !is_tls && let Ok(_told) = worker.shared.turned_away.try_acquire() {
+        let answer = respond::crowded(headers::make_id(&mut worker.dice()));
+        listen::turn_away(socket, answer, worker.limits().goodbye_timeout).await;
     }
 }
 

@@ -175,12 +175,9 @@ mod tests {
             let target = LogTarget::File(directory.path().join("access.log"));
             let vitals = Arc::new(Vitals::new(1, Instant::now()));
             let log = AccessLog::start(&target, 1, 1 << 20, vitals.clone()).unwrap();
-            let shared = Shared {
-                snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
-                limits: Arc::new(Limits::default()),
-                vitals: vitals.clone(),
-                phase: watch::channel(Phase::Running).1,
-            };
+            let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+            let phase = watch::channel(Phase::Running).1;
+            let shared = Shared::new(snapshot, Limits::default(), vitals.clone(), phase);
             let worker = Arc::new(Worker::new(0, shared, log.worker(0), 1));
             Self { directory, log, vitals, link: Arc::new(Link::new(worker, ([127, 0, 0, 1], 1).into())) }
         }

@@ -13,12 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
-
-use uuid::Uuid;
+use tokio::sync::{mpsc, watch};
 
 use super::tls::Tls;
 use super::worker::{Accepted, Handle, Phase, Worker};
@@ -98,7 +97,6 @@ pub async fn accept(listener: Listener, workers: Workers, mut phase: watch::Rece
     let Some((first, _)) = workers.0.first().cloned() else { return Ok(()) };
     let (counts, limits) = (&first.shared.vitals.connections, first.limits());
     let (tls, listener) = (listener.tls, TcpListener::from_std(listener.socket)?);
-    let turned_away = Arc::new(Semaphore::new(limits.connections_max / 10 + 1));
     let mut pause = *PAUSE.start();
     loop {
         let accepted = tokio::select! {
@@ -114,10 +112,10 @@ pub async fn accept(listener: Listener, workers: Workers, mut phase: watch::Rece
                     first.shared.vitals.refusals.bump(first.index, Outcome::Overloaded);
                     // With TLS it would take a handshake to say so.
                     if tls.is_none()
-                        && let Ok(place) = turned_away.clone().try_acquire_owned()
+                        && let Ok(place) = first.shared.turned_away.clone().try_acquire_owned()
                     {
                         let id = headers::make_id(&mut first.dice());
-                        let told = turn_away(socket, id, limits.goodbye_timeout);
+                        let told = turn_away(socket, respond::overloaded(id), limits.goodbye_timeout);
                         tokio::spawn(async move {
                             told.await;
                             drop(place);
@@ -145,9 +143,9 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 }
 
 /// Tells a client over the limit why it is not served. One that does not take the answer at once is closed all the same.
-async fn turn_away(mut socket: TcpStream, id: Uuid, patience: Duration) {
+pub(crate) async fn turn_away(mut socket: TcpStream, answer: Bytes, patience: Duration) {
     let told = async {
-        socket.write_all(&respond::overloaded(id)).await?;
+        socket.write_all(&answer).await?;
         socket.shutdown().await?;
         // Until it has read that, or has given up: closing with bytes unread would reset the connection.
         let mut waste = [0; 1024];
@@ -166,7 +164,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (socket, _) = listener.accept().await.unwrap();
-        tokio::spawn(turn_away(socket, Uuid::nil(), crate::testing::PATIENCE));
+        tokio::spawn(turn_away(socket, respond::overloaded(uuid::Uuid::nil()), crate::testing::PATIENCE));
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();

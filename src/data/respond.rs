@@ -227,6 +227,12 @@ pub(crate) fn overloaded(id: Uuid) -> Bytes {
     raw(Outcome::Overloaded, "The router has as many client connections as max-connections allows.", id)
 }
 
+/// The same for one whose address is over its own.
+pub(crate) fn crowded(id: Uuid) -> Bytes {
+    let message = "This address has as many connections as max-connections-per-address allows. Use those it has.";
+    raw(Outcome::Overloaded, message, id)
+}
+
 /// An answer as bytes, for a connection that ends with it.
 fn raw(outcome: Outcome, message: &str, id: Uuid) -> Bytes {
     let id = id_value(id);

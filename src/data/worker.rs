@@ -3,7 +3,7 @@
 //! A worker is one thread with one single-threaded runtime: a request is accepted, forwarded and answered without
 //! ever changing threads, and nothing on its way takes a lock that another worker holds, except to wait in a line.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -12,11 +12,12 @@ use std::{io, thread};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::connection;
 use super::pool::Pool;
 use super::tls::Tls;
+use crate::core::addresses::{Addresses, Place};
 use crate::core::dice::Dice;
 use crate::core::limits::Limits;
 use crate::core::snapshot::Snapshot;
@@ -50,8 +51,39 @@ pub struct Shared {
     pub limits: Arc<Limits>,
     /// Counters of the router as a whole.
     pub vitals: Arc<Vitals>,
+    /// Connections of each client address.
+    pub addresses: Arc<Addresses>,
+    /// Connections over a limit that may be told so at a time.
+    pub turned_away: Arc<Semaphore>,
     /// Where the router is on its way out.
     pub phase: watch::Receiver<Phase>,
+}
+
+impl Shared {
+    /// For a router with this world, these limits and counters, on its way out as `phase` says.
+    pub fn new(
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        limits: Limits,
+        vitals: Arc<Vitals>,
+        phase: watch::Receiver<Phase>,
+    ) -> Self {
+        Self {
+            snapshot,
+            vitals,
+            addresses: Arc::new(Addresses::new(limits.connections_per_address_max)),
+            turned_away: Arc::new(Semaphore::new(limits.connections_max / 10 + 1)),
+            limits: Arc::new(limits),
+            phase,
+        }
+    }
+
+    /// A place for a connection of this address; `None` where it has as many as it may. Trusted proxies need none.
+    pub(crate) fn place(&self, address: IpAddr) -> Option<Option<Place>> {
+        if self.limits.trusts(address) {
+            return Some(None);
+        }
+        self.addresses.enter(address).ok()
+    }
 }
 
 /// What one worker owns.

@@ -10,6 +10,7 @@ mod hostile;
 mod limits;
 mod mirror;
 mod protocol;
+mod proxy_protocol;
 mod queueing;
 mod regressions;
 mod retry;

@@ -2,7 +2,7 @@
 
 mod clients;
 mod handshakes;
-mod peer;
+pub(crate) mod peer;
 mod redirect;
 mod renewal;
 mod secrets;
@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use peer::{Authority, ECDSA, RSA, connect, shown, start};
 
 /// A replica that answers what it was sent, and a world with it.
-async fn echo() -> (ScriptedReplica, World) {
+pub(crate) async fn echo() -> (ScriptedReplica, World) {
     let replica = ScriptedReplica::start(|seen| ok(&String::from_utf8_lossy(&seen.body))).await;
     let world = World::new().deployment("blue", &[("max-concurrent-requests-per-instance", "0")], &[replica.address]);
     (replica, world)

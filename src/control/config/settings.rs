@@ -7,6 +7,7 @@ use super::rows::{millis, number, switch};
 
 pub use super::setting::{Group, Setting};
 
+mod addresses;
 mod limits;
 mod state;
 mod tls;
@@ -82,6 +83,7 @@ pub const SETTINGS: &[Setting] = &[
         "How long running requests may take to end after the grace."
     ),
     words::TRUSTED_PROXIES,
+    addresses::PROXY_PROTOCOL,
     number!(
         "max-connections",
         Clients,
@@ -90,6 +92,7 @@ pub const SETTINGS: &[Setting] = &[
         limits.connections_max,
         "Client connections at a time; more are turned away."
     ),
+    addresses::CONNECTIONS_MAX,
     number!(
         "max-streams",
         Clients,

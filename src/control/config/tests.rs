@@ -100,6 +100,7 @@ fn a_wrong_flag_is_told_the_nearest_right_one() {
 
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
+    assert!(problems(&["--proxy-protocol", "required"], &[])[0].contains("trusted-proxies"));
     assert_eq!(problems(&["--config", "/nowhere.yaml"], &[]).len(), 1);
     assert!(problems(&[], &[("SCOREFRONT_CONFIG", "/nowhere.yaml")])[0].starts_with("/nowhere.yaml: "));
     let (_directory, path) = config_file("workers: 1\nworkers: 2\n");
@@ -209,6 +210,7 @@ fn every_setting_writes_what_it_reads_and_nothing_else() {
         ("log-format", "json"),
         ("log-level", "debug"),
         ("trusted-proxies", "10.0.0.0/8"),
+        ("proxy-protocol", "required"),
         ("server-timing", "false"),
         ("pass-authorization", "true"),
     ];

@@ -74,6 +74,9 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     let tls = &config.tls;
     let (certificates, keys) = (tls.certificates.len(), tls.keys.len());
     let mut problems = Vec::new();
+    if config.limits.proxy_protocol && config.limits.trusted_proxies.is_empty() {
+        problems.push("proxy-protocol: is required of nobody; give trusted-proxies".to_owned());
+    }
     if certificates != keys {
         problems.push(format!(
             "tls-cert, tls-key: {certificates} and {keys} files; give one tls-key for each tls-cert, in the same order"

@@ -126,10 +126,14 @@ metrics! {
         "Client connections accepted";
     REFUSED = Counter "scorefront_connections_refused_total" &[],
         "Client connections turned away at the limit";
+    CROWDED = Counter "scorefront_connections_refused_per_address_total" &[],
+        "Client connections turned away because their address had as many as max-connections-per-address allows";
     LINGERING = Gauge "scorefront_lingering_clients" &[],
         "Clients whose refused requests are read over, so that they see the answer";
     LINGERING_CUT = Counter "scorefront_lingering_clients_cut_total" &[],
         "Those cut off because they were still sending, or silent, when their time was up (linger-timeout-ms)";
+    PROXY_HEADERS_WRONG = Counter "scorefront_proxy_protocol_errors_total" &[],
+        "Connections of trusted proxies that were closed because they did not begin with a PROXY header (proxy-protocol)";
     ACCEPT_ERRORS = Counter "scorefront_accept_errors_total" &[],
         "Accepts that failed, for example without file descriptors";
     UPSTREAM_OPENED = Counter "scorefront_upstream_connections_opened_total" &[],

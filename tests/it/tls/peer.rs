@@ -141,7 +141,23 @@ pub(crate) async fn connect_as(
     name: &str,
     config: Arc<ClientConfig>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let socket = TcpStream::connect(address).await?;
+    shake_hands_as(TcpStream::connect(address).await?, name, config).await
+}
+
+/// A handshake on a connection that is there already.
+pub(crate) async fn shake_hands(
+    socket: TcpStream,
+    name: &str,
+    config: ClientConfig,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    shake_hands_as(socket, name, Arc::new(config)).await
+}
+
+async fn shake_hands_as(
+    socket: TcpStream,
+    name: &str,
+    config: Arc<ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     timeout(PATIENCE, TlsConnector::from(config).connect(name, socket)).await.expect("the handshake ends in time")
 }
