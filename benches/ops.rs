@@ -95,6 +95,7 @@ fn endpoint(name: &str) -> Arc<Endpoint> {
         split: Split::new(&[Some(100)]),
         mirror: None,
         access: Access::Open,
+        cors: None,
         refusals: Arc::new(RefusalState::new(2)),
     })
 }

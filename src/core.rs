@@ -4,6 +4,7 @@
 pub mod assemble;
 pub mod balance;
 pub mod certificates;
+pub mod cors;
 pub mod count;
 pub mod dice;
 pub mod facts;

@@ -279,6 +279,7 @@ fn routed(id: u128) -> Record {
         split: Split::new(&[Some(100)]),
         mirror: None,
         access: Access::Open,
+        cors: None,
         refusals: Arc::new(RefusalState::new(1)),
     }));
     record.replica = Some(Replica::sample(5001, 1));

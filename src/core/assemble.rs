@@ -10,6 +10,7 @@
 //!        position ([`LiveStates`]).
 
 mod access;
+mod cors;
 mod diff;
 mod endpoint;
 mod keep;

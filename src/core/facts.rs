@@ -11,6 +11,8 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::uri::PathAndQuery;
 
+use super::cors;
+
 /// Which of the two public URL forms a deployment answers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Form {
@@ -178,6 +180,8 @@ pub struct Settings {
     pub on_abandon: OnAbandon,
     /// Whether a request may be sent again after a reused connection died before the first answer byte.
     pub retry_reused: bool,
+    /// Pages of which origins may score at the endpoint.
+    pub cors: cors::Rules,
 }
 
 impl Settings {
@@ -197,6 +201,7 @@ impl Default for Settings {
             auth: AuthMode::Key,
             on_abandon: OnAbandon::Wait,
             retry_reused: true,
+            cors: cors::Rules::default(),
         }
     }
 }

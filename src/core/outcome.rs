@@ -55,6 +55,8 @@ outcomes! {
     RequestTooSlow = "request_too_slow", 408, "RequestTooSlow";
     /// The request came without TLS and is sent to where there is some.
     Redirected = "redirected", 308, "HttpsRequired";
+    /// The browser's question before a request from another origin, answered by the router.
+    Preflight = "preflight", 204, "Preflight";
     /// No credentials, or wrong ones.
     Unauthorized = "unauthorized", 401, "Unauthorized";
     /// The path is none of the public forms.

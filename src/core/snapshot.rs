@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::cors::Cors;
 use super::facts::{Form, KeyDigest, Name, ObjectRef, Settings};
 use super::split::Split;
 use super::state::{DeploymentState, RefusalState, ReplicaState};
@@ -111,6 +112,8 @@ pub struct Endpoint {
     pub mirror: Option<Mirror>,
     /// Who may score.
     pub access: Access,
+    /// Pages of which origins may score, where the router is to say.
+    pub cors: Option<Arc<Cors>>,
     /// Requests turned away before a deployment was chosen.
     pub refusals: Arc<RefusalState>,
 }

@@ -20,7 +20,8 @@ use super::respond::{self, Refused};
 use super::socket::Link;
 use super::stream::{AnswerBody, Passing};
 use super::upload::{Upload, discard};
-use super::{admit, auth, mirror, redirect, tunnel};
+use super::{admit, auth, cors, mirror, redirect, tunnel};
+use crate::core::cors::Preflight;
 use crate::core::facts::Form;
 use crate::core::outcome::Outcome;
 use crate::core::record::Record;
@@ -59,6 +60,13 @@ pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>, mut le
     let checked =
         headers::check(&parts, link.worker.limits()).map_err(|(outcome, detail)| unacceptable(outcome, detail, &link));
     let checked = checked.and_then(|()| redirect::secured(&peer(&link), &parts));
+    if checked.is_ok()
+        && body.is_end_stream()
+        && let Ok(target) = &path
+        && let Some(allowed) = preflight(&link, &parts, target, &mut ledger)
+    {
+        return respond::preflight(allowed, ledger);
+    }
     let routed = match (checked, path) {
         (Ok(()), Ok(target)) => choose(&link, &parts.headers, &target, &mut ledger)
             .and_then(|route| Ok((origin_form(&route.deployment, &target, parts.uri.query())?, route))),
@@ -168,6 +176,16 @@ fn unacceptable(outcome: Outcome, detail: &'static str, link: &Link) -> Refused 
     Refused::new(outcome, message).closing()
 }
 
+/// What a preflight is answered with, where this is one and the router is to answer it. It comes without credentials.
+fn preflight(link: &Link, parts: &http::request::Parts, target: &Target<'_>, ledger: &mut Ledger) -> Option<HeaderMap> {
+    let asked = Preflight::of(&parts.method, &parts.headers)?;
+    let snapshot = link.worker.shared.snapshot.load();
+    let endpoint = route::find(&snapshot, target.form, target.name)?;
+    let rules = endpoint.cors.as_ref()?;
+    ledger.record.endpoint = Some(endpoint.clone());
+    Some(cors::answer(rules, asked, &parts.headers, &mut ledger.record))
+}
+
 /// From names and credentials to a deployment.
 fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Ledger) -> Result<Route, Refused> {
     let worker = &link.worker;
@@ -181,6 +199,7 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
         Refused::new(Outcome::UnknownEndpoint, format!("No {word} named {name}. Check the name in the URL."))
     })?;
     ledger.record.endpoint = Some(endpoint.clone());
+    ledger.cors = endpoint.cors.as_ref().map(|rules| Box::new(cors::Marks::of(rules, headers)));
     ledger.record.auth = auth::check(&endpoint.access, headers)
         .map_err(|refusal| Refused::new(Outcome::Unauthorized, refusal.message()))?;
     let named = headers.get(headers::MODEL_DEPLOYMENT);
@@ -290,6 +309,9 @@ async fn pass_on(
     let server_timing = link.worker.limits().server_timing;
     let status = respond::pass_on(head.status, &mut head.headers, &mut ledger.record, server_timing);
     ledger.record.status = Some(status);
+    if let Some(marks) = &ledger.cors {
+        marks.put(&mut head.headers);
+    }
     let connector = Some(connector).filter(|_| reusable);
     let passing = Passing::new(incoming, busy, connector, ledger, route.deployment.settings.request_timeout);
     let mut response = Response::new(AnswerBody::passing(passing));

@@ -11,6 +11,7 @@ use std::time::Instant;
 use http::StatusCode;
 use tokio::sync::oneshot;
 
+use super::cors::Marks;
 use super::socket::Link;
 use super::upload::{Upload, discard};
 use crate::core::outcome::Outcome;
@@ -23,13 +24,15 @@ pub(crate) struct Ledger {
     pub(crate) upload: Option<Upload>,
     /// Tells the copy of a mirrored request how the primary ended.
     pub(crate) mirror: Option<oneshot::Sender<StatusCode>>,
+    /// What the answer says about CORS, where the router is to say.
+    pub(crate) cors: Option<Box<Marks>>,
     link: Arc<Link>,
 }
 
 impl Ledger {
     pub(crate) fn new(record: Record, link: Arc<Link>) -> Self {
         link.begin();
-        Self { record: Box::new(record), upload: None, mirror: None, link }
+        Self { record: Box::new(record), upload: None, mirror: None, cors: None, link }
     }
 
     /// Says how it ended. The status stays as it was sent where an answer had begun.

@@ -69,6 +69,15 @@ pub(crate) fn healthy(mut ledger: Ledger) -> Response<AnswerBody> {
     local(StatusCode::OK, headers, body, ledger)
 }
 
+/// The answer to a preflight; `headers` are what it allows.
+pub(crate) fn preflight(headers: HeaderMap, mut ledger: Ledger) -> Response<AnswerBody> {
+    ledger.conclude(Outcome::Preflight);
+    let mut response = local(Outcome::Preflight.status(), headers, Bytes::new(), ledger);
+    // RFC 9110, section 8.6: not with 204.
+    response.headers_mut().remove(CONTENT_LENGTH);
+    response
+}
+
 /// The answer to a refused request.
 pub(crate) fn refuse(refused: Refused, mut ledger: Ledger, server_timing: bool) -> Response<AnswerBody> {
     let outcome = refused.outcome;
@@ -99,6 +108,9 @@ pub(crate) fn refuse(refused: Refused, mut ledger: Ledger, server_timing: bool) 
 
 fn local(status: StatusCode, mut headers: HeaderMap, body: Bytes, ledger: Ledger) -> Response<AnswerBody> {
     headers::identify(&mut headers, &ledger.record);
+    if let Some(marks) = &ledger.cors {
+        marks.put(&mut headers);
+    }
     headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     let is_head = ledger.record.method == Some(http::Method::HEAD);
     let body = if is_head { Bytes::new() } else { body };

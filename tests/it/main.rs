@@ -3,6 +3,7 @@
 
 mod abandon;
 mod changes;
+mod cors;
 mod downgrade;
 mod drain;
 mod hostile;

@@ -5,6 +5,8 @@
 //! exception is `auth-mode`, which falls back to `key`: a slip of the pen must not leave a door open that somebody
 //! meant to close.
 
+mod cors;
+
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
@@ -152,6 +154,10 @@ pub const ANNOTATIONS: &[Annotation] = &[
         read: |text, draft| set(&mut draft.settings.retry_reused, word(text, &[("true", true), ("false", false)])),
         keep: |last, draft| draft.settings.retry_reused = last.settings.retry_reused,
     },
+    cors::ORIGINS,
+    cors::METHODS,
+    cors::HEADERS,
+    cors::MAX_AGE,
 ];
 
 /// The table of the reference page.

@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::Method;
+use http::header::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
 use super::format::{hex, unhex};
 use crate::control::facts::{annotations, is_name, is_usable, read_annotations};
 use crate::core::assemble::EndpointKey;
+use crate::core::cors::{Origins, Rules};
 use crate::core::facts::{
     AddressFacts, AuthMode, DeploymentFacts, Form, KeyDigest, Name, ObjectRef, OnAbandon, ScoringPort, Seal,
     SecretFacts, Settings, SliceFacts,
@@ -142,6 +145,7 @@ fn annotations_of(facts: &DeploymentFacts) -> BTreeMap<String, String> {
         auth,
         on_abandon,
         retry_reused,
+        cors,
     } = &facts.settings;
     let auth = match auth {
         AuthMode::Key => "key",
@@ -169,8 +173,25 @@ fn annotations_of(facts: &DeploymentFacts) -> BTreeMap<String, String> {
     ];
     let others =
         [("scoring-port", scoring_port), ("traffic-percent", facts.traffic_percent.map(|percent| percent.to_string()))];
-    let others = others.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let others = others.into_iter().chain(cors_of(cors));
+    let others = others.filter_map(|(name, value)| Some((name, value?)));
     some.into_iter().chain(others).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn cors_of(rules: &Rules) -> [(&'static str, Option<String>); 4] {
+    let Rules { origins, methods, headers, max_age_s } = rules;
+    let origins = origins.as_ref().map(|origins| match origins {
+        Origins::Any => "*".to_owned(),
+        Origins::These(origins) => origins.join(","),
+    });
+    let methods = methods.as_ref().map(|methods| methods.iter().map(Method::as_str).collect::<Vec<_>>().join(","));
+    let headers = headers.as_ref().map(|headers| headers.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(","));
+    [
+        ("cors-origins", origins),
+        ("cors-methods", methods),
+        ("cors-headers", headers),
+        ("cors-max-age-s", max_age_s.map(|seconds| seconds.to_string())),
+    ]
 }
 
 impl SliceRow {

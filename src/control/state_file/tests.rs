@@ -5,12 +5,15 @@ use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use http::Method;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
 use crate::control::registry::Registry;
 use crate::core::assemble::{EndpointKey, World};
+use crate::core::cors::{Origins, Rules};
 use crate::core::facts::{
     AddressFacts, AuthMode, DeploymentFacts, Form, KeyDigest, Name, ObjectRef, OnAbandon, ScoringPort, SecretFacts,
     Settings, SliceFacts,
@@ -114,6 +117,12 @@ fn any_settings() -> impl Strategy<Value = Settings> {
         auth: if open { AuthMode::None } else { AuthMode::Key },
         on_abandon: if close { OnAbandon::Close } else { OnAbandon::Wait },
         retry_reused: retry,
+        cors: Rules {
+            origins: open.then(|| Origins::These(vec!["https://a.test".into(), "https://b.test:8443".into()])),
+            methods: close.then(|| vec![Method::POST, Method::PUT]),
+            headers: retry.then(|| vec![AUTHORIZATION, CONTENT_TYPE]),
+            max_age_s: open.then_some(60),
+        },
     })
 }
 

@@ -8,7 +8,7 @@ use super::super::slots::UNLIMITED;
 use super::super::snapshot::{Deployment, Endpoint, Mirror, Replica};
 use super::super::split::Split;
 use super::replicas::{self, Place};
-use super::{DeploymentKey, EndpointKey, Keyring, LiveStates, World, access};
+use super::{DeploymentKey, EndpointKey, Keyring, LiveStates, World, access, cors};
 
 /// An endpoint and what is wrong with it.
 pub(super) struct Built {
@@ -48,6 +48,7 @@ pub(super) fn build(
         split,
         mirror,
         access: access::decide(&services, secrets, &mut problems),
+        cors: cors::decide(&services, &mut problems),
         refusals: before.map_or_else(|| states.refusals(key), |endpoint| endpoint.refusals.clone()),
     };
     let endpoint = match before {
@@ -241,6 +242,7 @@ fn is_same(before: &Endpoint, after: &Endpoint) -> bool {
         && before.namespace == after.namespace
         && before.split == after.split
         && before.access == after.access
+        && before.cors == after.cors
         && are_same(&before.deployments, &after.deployments)
 }
 

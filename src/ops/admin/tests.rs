@@ -95,6 +95,7 @@ fn endpoint(name: &str, port: u16) -> Arc<Endpoint> {
         split: Split::new(&[Some(100)]),
         mirror: None,
         access: Access::Keys(Arc::from([KeyDigest::Plain([0xab; 32])])),
+        cors: None,
         refusals: Arc::new(RefusalState::new(1)),
     })
 }

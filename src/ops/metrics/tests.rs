@@ -36,6 +36,7 @@ fn world() -> (Arc<ArcSwap<Snapshot>>, Arc<Vitals>, [Arc<Deployment>; 2]) {
         split: Split::new(&[Some(50), Some(50)]),
         mirror: Some(Mirror { deployment: deployments[1].clone(), percent: 10 }),
         access: Access::Open,
+        cors: None,
         refusals: Arc::new(RefusalState::new(2)),
     };
     let mut snapshot = Snapshot::default();

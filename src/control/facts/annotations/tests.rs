@@ -1,4 +1,8 @@
 use super::*;
+use http::Method;
+use http::header::AUTHORIZATION;
+
+use crate::core::cors::{Origins, Rules};
 use crate::core::facts::ObjectRef;
 
 fn read_all(pairs: &[(&str, &str)], last: Option<&Draft>) -> (Draft, Vec<String>) {
@@ -23,6 +27,10 @@ fn good() -> Draft {
             ("auth-mode", "none"),
             ("on-abandon", "close"),
             ("retry-reused", "false"),
+            ("cors-origins", "https://a.test, http://b.test:8080"),
+            ("cors-methods", "POST,PUT"),
+            ("cors-headers", "Authorization"),
+            ("cors-max-age-s", "60"),
         ],
         None,
     );
@@ -43,6 +51,12 @@ fn every_annotation_is_read() {
         auth: AuthMode::None,
         on_abandon: OnAbandon::Close,
         retry_reused: false,
+        cors: Rules {
+            origins: Some(Origins::These(vec!["https://a.test".into(), "http://b.test:8080".into()])),
+            methods: Some(vec![Method::POST, Method::PUT]),
+            headers: Some(vec![AUTHORIZATION]),
+            max_age_s: Some(60),
+        },
     };
     assert_eq!(draft.settings(), expected);
     assert_eq!((draft.traffic_percent, draft.mirror_percent), (Some(90), 50));
@@ -69,6 +83,10 @@ fn wrong_values_leave_the_last_good_ones_in_place_and_are_reported() {
         ("scoring-port", "65536"),
         ("on-abandon", "Wait"),
         ("retry-reused", "no"),
+        ("cors-origins", "https://a.test,*"),
+        ("cors-methods", "post"),
+        ("cors-headers", "a b"),
+        ("cors-max-age-s", "86401"),
     ];
     let (draft, problems) = read_all(&wrong, Some(&good()));
     let expected = Settings { auth: AuthMode::Key, ..good().settings() };
