@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use divan::{AllocProfiler, Bencher};
 use http::{HeaderValue, Method, StatusCode};
 use scorefront::core::facts::{Form, Name, ObjectRef, Settings};
+use scorefront::core::limiter::Limiter;
 use scorefront::core::limits::Limits;
 use scorefront::core::outcome::Outcome;
 use scorefront::core::record::{Record, id_value};
@@ -96,6 +97,7 @@ fn endpoint(name: &str) -> Arc<Endpoint> {
         mirror: None,
         access: Access::Open,
         cors: None,
+        limiter: Limiter::default(),
         refusals: Arc::new(RefusalState::new(2)),
     })
 }

@@ -10,12 +10,14 @@ pub mod dice;
 pub mod facts;
 pub mod gate;
 pub mod keys;
+pub mod limiter;
 pub mod limits;
 pub mod outcome;
 pub mod pace;
 #[cfg(test)]
 mod properties;
 pub mod queue;
+pub mod rate;
 pub mod record;
 pub mod route;
 pub mod slots;

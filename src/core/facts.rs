@@ -12,6 +12,7 @@ use http::HeaderValue;
 use http::uri::PathAndQuery;
 
 use super::cors;
+use super::limiter::Rates;
 
 /// Which of the two public URL forms a deployment answers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -182,6 +183,8 @@ pub struct Settings {
     pub retry_reused: bool,
     /// Pages of which origins may score at the endpoint.
     pub cors: cors::Rules,
+    /// How much may be asked of the endpoint.
+    pub rates: Rates,
 }
 
 impl Settings {
@@ -202,6 +205,7 @@ impl Default for Settings {
             on_abandon: OnAbandon::Wait,
             retry_reused: true,
             cors: cors::Rules::default(),
+            rates: Rates::default(),
         }
     }
 }

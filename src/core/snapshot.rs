@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::cors::Cors;
 use super::facts::{Form, KeyDigest, Name, ObjectRef, Settings};
+use super::limiter::Limiter;
 use super::split::Split;
 use super::state::{DeploymentState, RefusalState, ReplicaState};
 
@@ -114,6 +115,8 @@ pub struct Endpoint {
     pub access: Access,
     /// Pages of which origins may score, where the router is to say.
     pub cors: Option<Arc<Cors>>,
+    /// How much may be asked of it.
+    pub limiter: Limiter,
     /// Requests turned away before a deployment was chosen.
     pub refusals: Arc<RefusalState>,
 }

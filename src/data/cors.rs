@@ -10,7 +10,8 @@ use crate::core::record::Record;
 /// What scripts may read of an answer besides what they always may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "azureml-model-deployment, ms-azureml-model-error-reason, ms-azureml-model-error-statuscode, retry-after, \
-     server-timing, x-ms-client-request-id, x-ms-request-id, x-ms-run-function-failed, x-request-id",
+     server-timing, x-ms-client-request-id, x-ms-request-id, x-ms-run-function-failed, x-request-id, \
+     x-scorefront-limit",
 );
 
 /// What a replica could say about CORS.

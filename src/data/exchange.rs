@@ -23,6 +23,7 @@ use super::upload::{Upload, discard};
 use super::{admit, auth, cors, mirror, redirect, tunnel};
 use crate::core::cors::Preflight;
 use crate::core::facts::Form;
+use crate::core::limiter::Passed;
 use crate::core::outcome::Outcome;
 use crate::core::record::Record;
 use crate::core::route::{self, PathError, PublicPath, Wanted};
@@ -202,6 +203,9 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
     ledger.cors = endpoint.cors.as_ref().map(|rules| Box::new(cors::Marks::of(rules, headers)));
     ledger.record.auth = auth::check(&endpoint.access, headers)
         .map_err(|refusal| Refused::new(Outcome::Unauthorized, refusal.message()))?;
+    if endpoint.limiter.is_set() {
+        ledger.passed = Some(meter(link, endpoint, headers, ledger.record.started)?);
+    }
     let named = headers.get(headers::MODEL_DEPLOYMENT);
     let name = named.map(|name| name.to_str().unwrap_or("?"));
     let deployment = route::choose(endpoint, name, &mut worker.dice()).map_err(|outcome| {
@@ -220,6 +224,21 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
     })?;
     ledger.record.deployment = Some(deployment.clone());
     Ok(Route { deployment: deployment.clone(), endpoint: endpoint.clone(), named: named.is_some(), upgrade: None })
+}
+
+/// Asks the rate limits of the endpoint.
+fn meter(link: &Link, endpoint: &Endpoint, headers: &HeaderMap, now: Instant) -> Result<Passed, Refused> {
+    let limiter = &endpoint.limiter;
+    let key = if limiter.asks_for_key() { auth::key_index(&endpoint.access, headers) } else { None };
+    let since = now.saturating_duration_since(link.worker.shared.vitals.born);
+    let now = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+    limiter.admit(key, now).map_err(|exceeded| {
+        let seconds = exceeded.retry_after_seconds;
+        let (name, why) = (&endpoint.name, limiter.explain(exceeded.which));
+        let message =
+            format!("Endpoint {name}: {why} Ask again in {seconds} s, or ask its operator to raise the limit.");
+        Refused::new(Outcome::RateLimited, message).retry_after(seconds).over(exceeded.which)
+    })
 }
 
 /// A name for a message: whatever a client wrote, cut to a sensible length.

@@ -10,6 +10,7 @@ mod hostile;
 mod mirror;
 mod protocol;
 mod queueing;
+mod rates;
 mod regressions;
 mod retry;
 mod routing;

@@ -6,6 +6,7 @@
 //! meant to close.
 
 mod cors;
+mod rates;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -158,6 +159,12 @@ pub const ANNOTATIONS: &[Annotation] = &[
     cors::METHODS,
     cors::HEADERS,
     cors::MAX_AGE,
+    rates::PER_SECOND,
+    rates::BURST,
+    rates::CONCURRENT,
+    rates::KEY_PER_SECOND,
+    rates::KEY_BURST,
+    rates::KEY_CONCURRENT,
 ];
 
 /// The table of the reference page.

@@ -20,6 +20,7 @@ use crate::core::facts::{
     AddressFacts, AuthMode, DeploymentFacts, Form, KeyDigest, Name, ObjectRef, OnAbandon, ScoringPort, Seal,
     SecretFacts, Settings, SliceFacts,
 };
+use crate::core::limiter::Rates;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,6 +147,7 @@ fn annotations_of(facts: &DeploymentFacts) -> BTreeMap<String, String> {
         on_abandon,
         retry_reused,
         cors,
+        rates,
     } = &facts.settings;
     let auth = match auth {
         AuthMode::Key => "key",
@@ -173,7 +175,7 @@ fn annotations_of(facts: &DeploymentFacts) -> BTreeMap<String, String> {
     ];
     let others =
         [("scoring-port", scoring_port), ("traffic-percent", facts.traffic_percent.map(|percent| percent.to_string()))];
-    let others = others.into_iter().chain(cors_of(cors));
+    let others = others.into_iter().chain(cors_of(cors)).chain(rates_of(rates));
     let others = others.filter_map(|(name, value)| Some((name, value?)));
     some.into_iter().chain(others).map(|(name, value)| (name.to_owned(), value)).collect()
 }
@@ -192,6 +194,19 @@ fn cors_of(rules: &Rules) -> [(&'static str, Option<String>); 4] {
         ("cors-headers", headers),
         ("cors-max-age-s", max_age_s.map(|seconds| seconds.to_string())),
     ]
+}
+
+fn rates_of(rates: &Rates) -> impl Iterator<Item = (&'static str, Option<String>)> {
+    let Rates { endpoint, key } = rates;
+    let numbers = [
+        ("rate-limit-per-second", endpoint.per_second),
+        ("rate-limit-burst", endpoint.burst),
+        ("rate-limit-concurrent", endpoint.concurrent),
+        ("key-rate-limit-per-second", key.per_second),
+        ("key-rate-limit-burst", key.burst),
+        ("key-rate-limit-concurrent", key.concurrent),
+    ];
+    numbers.into_iter().map(|(name, number)| (name, number.map(|number| number.to_string())))
 }
 
 impl SliceRow {

@@ -19,6 +19,8 @@ use crate::core::facts::{
     Settings, SliceFacts,
 };
 use crate::core::keys::Presented;
+use crate::core::limiter::Rates;
+use crate::core::rate::Limit;
 use crate::core::snapshot::Snapshot;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -122,6 +124,14 @@ fn any_settings() -> impl Strategy<Value = Settings> {
             methods: close.then(|| vec![Method::POST, Method::PUT]),
             headers: retry.then(|| vec![AUTHORIZATION, CONTENT_TYPE]),
             max_age_s: open.then_some(60),
+        },
+        rates: Rates {
+            endpoint: Limit {
+                per_second: open.then_some(numbers.3 + 1),
+                burst: close.then_some(7),
+                concurrent: retry.then_some(8),
+            },
+            key: Limit { per_second: close.then_some(9), burst: retry.then_some(10), concurrent: open.then_some(11) },
         },
     })
 }

@@ -153,6 +153,9 @@ fn endpoint_reasons(before: &Endpoint, after: &Endpoint) -> Vec<String> {
         (_, Some(_)) => why.push("other rules about CORS".into()),
         (_, None) => why.push("CORS is left to the replicas".into()),
     }
+    if before.limiter.rates != after.limiter.rates {
+        why.push(if after.limiter.is_set() { "other rate limits" } else { "no rate limits any more" }.into());
+    }
     let target = |endpoint: &Endpoint| endpoint.mirror.as_ref().map(|m| (m.deployment.name.clone(), m.percent));
     match (target(before), target(after)) {
         (a, b) if a == b => {}

@@ -3,6 +3,8 @@
 use super::*;
 use crate::core::cors::{Origins, Rules};
 use crate::core::facts::KeyDigest;
+use crate::core::limiter::Rates;
+use crate::core::rate::Limit;
 use crate::core::snapshot::Access;
 
 fn mk_secret(object: &str, endpoint: &str, keys: &[u8]) -> SecretFacts {
@@ -289,4 +291,35 @@ fn the_oldest_service_that_says_anything_about_cors_decides_and_others_that_disa
     stage.publish();
     assert_eq!(stage.endpoint("iris").cors, None);
     assert_eq!(stage.problems().len(), 4, "it has no effect, and three say something else");
+}
+
+#[test]
+fn rate_limits_are_the_oldest_services_and_what_has_no_effect_is_reported() {
+    let mut stage = Stage::default();
+    let with = |object, names, created, rates| {
+        let facts = mk_service(object, names);
+        let settings = Settings { rates, ..facts.settings.clone() };
+        DeploymentFacts { created, settings, traffic_percent: Some(0), ..facts }
+    };
+    let limit = |per_second, burst| Limit { per_second, burst, concurrent: None };
+    let rates = Rates { endpoint: limit(Some(5), None), key: limit(None, Some(3)) };
+    stage.service(with("ml/a", "iris/blue", 1, rates)).service(with("ml/b", "iris/silent", 2, Rates::default()));
+    let other = Rates { key: limit(Some(1), None), ..Rates::default() };
+    stage.service(with("ml/c", "iris/other", 3, other));
+    stage.publish();
+    assert_eq!(stage.endpoint("iris").limiter.rates, rates);
+    let meters = stage.endpoint("iris").limiter.meters.clone();
+    let problems = stage.problems().join("\n");
+    assert!(problems.contains("ml/c: scorefront.dev/rate-limit-per-second: what this Service says"), "{problems}");
+    assert!(
+        problems.contains("ml/a: scorefront.dev/key-rate-limit-burst: has no effect without key-rate"),
+        "{problems}"
+    );
+    // The oldest goes; the endpoint is open, so limits of keys mean nothing.
+    stage.world.put_service(&ObjectRef::new("ml", "a"), None);
+    let changes = stage.publish();
+    assert!(changes.iter().any(|change| change == "changed endpoint iris: other rate limits"), "{changes:?}");
+    assert_eq!(stage.endpoint("iris").limiter.rates, other);
+    assert!(stage.problems().join("\n").contains("no effect where no key is asked for"));
+    assert!(Arc::ptr_eq(&stage.endpoint("iris").limiter.meters, &meters), "live state outlives the snapshot");
 }
