@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use divan::{AllocProfiler, Bencher};
 use http::{HeaderValue, Method, StatusCode};
 use scorefront::core::facts::{Form, Name, ObjectRef, Settings};
+use scorefront::core::limiter::Limiter;
 use scorefront::core::limits::Limits;
 use scorefront::core::outcome::Outcome;
 use scorefront::core::record::{Record, id_value};
@@ -95,6 +96,8 @@ fn endpoint(name: &str) -> Arc<Endpoint> {
         split: Split::new(&[Some(100)]),
         mirror: None,
         access: Access::Open,
+        cors: None,
+        limiter: Limiter::default(),
         refusals: Arc::new(RefusalState::new(2)),
     })
 }

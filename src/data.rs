@@ -9,6 +9,7 @@
 pub(crate) mod admit;
 pub(crate) mod auth;
 pub(crate) mod connection;
+pub(crate) mod cors;
 pub(crate) mod counted;
 pub(crate) mod exchange;
 pub(crate) mod forward;

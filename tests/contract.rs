@@ -17,6 +17,7 @@ use scorefront::control::index::{Index, Scope};
 use scorefront::control::manifests;
 use scorefront::control::registry::Registry;
 use scorefront::core::facts::{Form, Name, ObjectRef, Settings};
+use scorefront::core::limiter::Limiter;
 use scorefront::core::outcome::Outcome;
 use scorefront::core::record::{AuthType, Record, id_value};
 use scorefront::core::snapshot::{Access, Deployment, Endpoint, Replica, Snapshot};
@@ -279,6 +280,8 @@ fn routed(id: u128) -> Record {
         split: Split::new(&[Some(100)]),
         mirror: None,
         access: Access::Open,
+        cors: None,
+        limiter: Limiter::default(),
         refusals: Arc::new(RefusalState::new(1)),
     }));
     record.replica = Some(Replica::sample(5001, 1));

@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 use dashmap::DashMap;
 
 use crate::core::assemble::{DeploymentKey, EndpointKey, LiveStates};
+use crate::core::limiter::Meters;
 use crate::core::snapshot::ReplicaId;
 use crate::core::state::{DeploymentState, RefusalState, ReplicaState};
 
@@ -24,6 +25,7 @@ pub struct Registry {
     deployments: States<DeploymentKey, DeploymentState>,
     replicas: States<(DeploymentKey, ReplicaId), ReplicaState>,
     refusals: States<EndpointKey, RefusalState>,
+    meters: States<EndpointKey, Meters>,
 }
 
 impl Registry {
@@ -35,6 +37,7 @@ impl Registry {
             deployments: States::default(),
             replicas: States::default(),
             refusals: States::default(),
+            meters: States::default(),
         }
     }
 }
@@ -50,6 +53,10 @@ impl LiveStates for Registry {
 
     fn refusals(&self, key: &EndpointKey) -> Arc<RefusalState> {
         self.refusals.find(key, || RefusalState::new(self.workers))
+    }
+
+    fn meters(&self, key: &EndpointKey) -> Arc<Meters> {
+        self.meters.find(key, Meters::default)
     }
 }
 

@@ -10,9 +10,11 @@
 //!        position ([`LiveStates`]).
 
 mod access;
+mod cors;
 mod diff;
 mod endpoint;
 mod keep;
+mod rates;
 mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,6 +23,7 @@ use std::sync::Arc;
 pub use self::diff::{Action, Change};
 pub use self::keep::Facts;
 use super::facts::{DeploymentFacts, Form, ObjectRef, Problem, SecretFacts, SliceFacts};
+use super::limiter::Meters;
 use super::snapshot::{Deployment, Endpoint, ReplicaId, Snapshot};
 use super::state::{DeploymentState, RefusalState, ReplicaState};
 
@@ -58,6 +61,8 @@ pub trait LiveStates {
     fn replica(&self, key: &DeploymentKey, id: &ReplicaId, limit: u32) -> Arc<ReplicaState>;
     /// Of an endpoint.
     fn refusals(&self, key: &EndpointKey) -> Arc<RefusalState>;
+    /// Of the rate limits of an endpoint.
+    fn meters(&self, key: &EndpointKey) -> Arc<Meters>;
 }
 
 /// The facts that hold now.

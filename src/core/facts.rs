@@ -11,6 +11,9 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::uri::PathAndQuery;
 
+use super::cors;
+use super::limiter::Rates;
+
 /// Which of the two public URL forms a deployment answers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Form {
@@ -182,6 +185,10 @@ pub struct Settings {
     pub retry_reused: bool,
     /// Longest request body, in bytes; that of the router counts where it is smaller.
     pub body_bytes_max: Option<u64>,
+    /// Pages of which origins may score at the endpoint.
+    pub cors: cors::Rules,
+    /// How much may be asked of the endpoint.
+    pub rates: Rates,
 }
 
 impl Settings {
@@ -202,6 +209,8 @@ impl Default for Settings {
             on_abandon: OnAbandon::Wait,
             retry_reused: true,
             body_bytes_max: None,
+            cors: cors::Rules::default(),
+            rates: Rates::default(),
         }
     }
 }

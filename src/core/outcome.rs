@@ -55,8 +55,12 @@ outcomes! {
     RequestTooSlow = "request_too_slow", 408, "RequestTooSlow";
     /// The request came without TLS and is sent to where there is some.
     Redirected = "redirected", 308, "HttpsRequired";
+    /// The browser's question before a request from another origin, answered by the router.
+    Preflight = "preflight", 204, "Preflight";
     /// No credentials, or wrong ones.
     Unauthorized = "unauthorized", 401, "Unauthorized";
+    /// The endpoint, or the client's key, is over a rate limit that the operator set.
+    RateLimited = "rate_limited", 429, "TooManyRequests";
     /// The path is none of the public forms.
     UnknownPath = "unknown_path", 404, "UnknownPath";
     /// No endpoint (or v1 service) of that name.
@@ -98,10 +102,10 @@ impl Outcome {
         StatusCode::from_u16(self.status_code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Whether the answer carries `Retry-After`: on 503 and nowhere else, because clients of the incumbent retry
+    /// Whether the answer carries `Retry-After`: on 503, and on 429, and nowhere else, because clients of the incumbent retry
     /// whatever carries it.
     pub fn invites_retry(self) -> bool {
-        self.status_code() == 503
+        matches!(self.status_code(), 429 | 503)
     }
 }
 
@@ -121,9 +125,9 @@ mod tests {
     }
 
     #[test]
-    fn only_503_invites_a_retry() {
+    fn only_429_and_503_invite_a_retry() {
         for outcome in Outcome::ALL {
-            assert_eq!(outcome.invites_retry(), outcome.status() == StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(outcome.invites_retry(), matches!(outcome.status().as_u16(), 429 | 503));
         }
     }
 }

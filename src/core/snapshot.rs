@@ -8,7 +8,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::cors::Cors;
 use super::facts::{Form, KeyDigest, Name, ObjectRef, Settings};
+use super::limiter::Limiter;
 use super::split::Split;
 use super::state::{DeploymentState, RefusalState, ReplicaState};
 
@@ -111,6 +113,10 @@ pub struct Endpoint {
     pub mirror: Option<Mirror>,
     /// Who may score.
     pub access: Access,
+    /// Pages of which origins may score, where the router is to say.
+    pub cors: Option<Arc<Cors>>,
+    /// How much may be asked of it.
+    pub limiter: Limiter,
     /// Requests turned away before a deployment was chosen.
     pub refusals: Arc<RefusalState>,
 }

@@ -49,8 +49,8 @@ impl Refusal {
     }
 }
 
-/// Checks the credentials of a request; `verify` checks a token. Every key is compared, and each in constant time: how long it takes tells
-/// nothing about how much of a guess was right.
+/// Checks the credentials of a request; `verify` checks a token. Every key is compared, and each in constant time: how
+/// long it takes tells nothing about how much of a guess was right.
 pub(crate) fn check(
     access: &Access,
     headers: &HeaderMap,
@@ -82,6 +82,14 @@ pub(crate) fn check(
     if matches == 0 { Err(Refusal::Wrong) } else { Ok(AuthType::Key) }
 }
 
+/// Which of the endpoint's keys a request came with whose credentials were found valid. Only for endpoints that make a
+/// difference between keys.
+pub(crate) fn key_index(access: &Access, headers: &HeaderMap) -> Option<usize> {
+    let Access::Keys(keys) = access else { return None };
+    let presented = Presented::new(bearer(headers.get(AUTHORIZATION)?.as_bytes())?);
+    keys.iter().position(|key| key.recognises(&presented))
+}
+
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, key) = value.split_at_checked(7)?;
     let key = key.trim_ascii();
@@ -111,6 +119,9 @@ mod tests {
         let access = access(&["first", "second"]);
         assert_eq!(check(&access, &headers(&["Bearer first"])), Ok(AuthType::Key));
         assert_eq!(check(&access, &headers(&["bearer second"])), Ok(AuthType::Key));
+        assert_eq!(key_index(&access, &headers(&["Bearer first"])), Some(0));
+        assert_eq!(key_index(&access, &headers(&["bearer second"])), Some(1));
+        assert_eq!(key_index(&Access::Open, &headers(&["Bearer first"])), None);
         assert_eq!(check(&access, &headers(&["Bearer firs"])), Err(Refusal::Wrong));
         assert_eq!(check(&access, &headers(&["Bearer "])), Err(Refusal::NotBearer));
         assert_eq!(check(&access, &headers(&["Basic Zmlyc3Q="])), Err(Refusal::NotBearer));

@@ -20,8 +20,10 @@ use super::respond::{self, Refused};
 use super::socket::Link;
 use super::stream::{AnswerBody, Passing};
 use super::upload::{Upload, discard};
-use super::{admit, auth, mirror, redirect, tunnel};
+use super::{admit, auth, cors, mirror, redirect, tunnel};
+use crate::core::cors::Preflight;
 use crate::core::facts::Form;
+use crate::core::limiter::Passed;
 use crate::core::outcome::Outcome;
 use crate::core::record::Record;
 use crate::core::route::{self, PathError, PublicPath, Wanted};
@@ -59,6 +61,13 @@ pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>, mut le
     let checked =
         headers::check(&parts, link.worker.limits()).map_err(|(outcome, detail)| unacceptable(outcome, detail, &link));
     let checked = checked.and_then(|()| redirect::secured(&peer(&link), &parts));
+    if checked.is_ok()
+        && body.is_end_stream()
+        && let Ok(target) = &path
+        && let Some(allowed) = preflight(&link, &parts, target, &mut ledger)
+    {
+        return respond::preflight(allowed, ledger);
+    }
     let routed = match (checked, path) {
         (Ok(()), Ok(target)) => choose(&link, &parts.headers, &target, &mut ledger)
             .and_then(|route| Ok((origin_form(&route.deployment, &target, parts.uri.query())?, route))),
@@ -168,6 +177,16 @@ fn unacceptable(outcome: Outcome, detail: &'static str, link: &Link) -> Refused 
     Refused::new(outcome, message).closing()
 }
 
+/// What a preflight is answered with, where this is one and the router is to answer it. It comes without credentials.
+fn preflight(link: &Link, parts: &http::request::Parts, target: &Target<'_>, ledger: &mut Ledger) -> Option<HeaderMap> {
+    let asked = Preflight::of(&parts.method, &parts.headers)?;
+    let snapshot = link.worker.shared.snapshot.load();
+    let endpoint = route::find(&snapshot, target.form, target.name)?;
+    let rules = endpoint.cors.as_ref()?;
+    ledger.record.endpoint = Some(endpoint.clone());
+    Some(cors::answer(rules, asked, &parts.headers, &mut ledger.record))
+}
+
 /// From names and credentials to a deployment.
 fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Ledger) -> Result<Route, Refused> {
     let worker = &link.worker;
@@ -181,6 +200,7 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
         Refused::new(Outcome::UnknownEndpoint, format!("No {word} named {name}. Check the name in the URL."))
     })?;
     ledger.record.endpoint = Some(endpoint.clone());
+    ledger.cors = endpoint.cors.as_ref().map(|rules| Box::new(cors::Marks::of(rules, headers)));
     let now = (ledger.record.started_at, worker.micros(ledger.record.started));
     let (tokens, rules) = (&worker.shared.vitals.tokens, &worker.shared.limits.tokens);
     let verify = |token: &[u8]| tokens.verify(token, rules, endpoint.name.key(), now);
@@ -188,6 +208,9 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
         ledger.record.detail = refusal.detail().map(Into::into);
         Refused::new(Outcome::Unauthorized, refusal.message())
     })?;
+    if endpoint.limiter.is_set() {
+        ledger.passed = Some(meter(link, endpoint, headers, ledger.record.started)?);
+    }
     let named = headers.get(headers::MODEL_DEPLOYMENT);
     let name = named.map(|name| name.to_str().unwrap_or("?"));
     let deployment = route::choose(endpoint, name, &mut worker.dice()).map_err(|outcome| {
@@ -206,6 +229,21 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
     })?;
     ledger.record.deployment = Some(deployment.clone());
     Ok(Route { deployment: deployment.clone(), endpoint: endpoint.clone(), named: named.is_some(), upgrade: None })
+}
+
+/// Asks the rate limits of the endpoint.
+fn meter(link: &Link, endpoint: &Endpoint, headers: &HeaderMap, now: Instant) -> Result<Passed, Refused> {
+    let limiter = &endpoint.limiter;
+    let key = if limiter.asks_for_key() { auth::key_index(&endpoint.access, headers) } else { None };
+    let since = now.saturating_duration_since(link.worker.shared.vitals.born);
+    let now = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+    limiter.admit(key, now).map_err(|exceeded| {
+        let seconds = exceeded.retry_after_seconds;
+        let (name, why) = (&endpoint.name, limiter.explain(exceeded.which));
+        let message =
+            format!("Endpoint {name}: {why} Ask again in {seconds} s, or ask its operator to raise the limit.");
+        Refused::new(Outcome::RateLimited, message).retry_after(seconds).over(exceeded.which)
+    })
 }
 
 /// A name for a message: whatever a client wrote, cut to a sensible length.
@@ -298,6 +336,9 @@ async fn pass_on(
     let server_timing = link.worker.limits().server_timing;
     let status = respond::pass_on(head.status, &mut head.headers, &mut ledger.record, server_timing);
     ledger.record.status = Some(status);
+    if let Some(marks) = &ledger.cors {
+        marks.put(&mut head.headers);
+    }
     let connector = Some(connector).filter(|_| reusable);
     let passing = Passing::new(incoming, busy, connector, ledger, route.deployment.settings.request_timeout);
     let mut response = Response::new(AnswerBody::passing(passing));

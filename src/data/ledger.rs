@@ -11,8 +11,10 @@ use std::time::Instant;
 use http::StatusCode;
 use tokio::sync::oneshot;
 
+use super::cors::Marks;
 use super::socket::Link;
 use super::upload::{Upload, discard};
+use crate::core::limiter::Passed;
 use crate::core::outcome::Outcome;
 use crate::core::record::Record;
 
@@ -23,13 +25,17 @@ pub(crate) struct Ledger {
     pub(crate) upload: Option<Upload>,
     /// Tells the copy of a mirrored request how the primary ended.
     pub(crate) mirror: Option<oneshot::Sender<StatusCode>>,
+    /// What the answer says about CORS, where the router is to say.
+    pub(crate) cors: Option<Box<Marks>>,
+    /// What it holds of the endpoint's rate limits, until the end of the answer at the latest.
+    pub(crate) passed: Option<Passed>,
     link: Arc<Link>,
 }
 
 impl Ledger {
     pub(crate) fn new(record: Record, link: Arc<Link>) -> Self {
         link.begin();
-        Self { record: Box::new(record), upload: None, mirror: None, link }
+        Self { record: Box::new(record), upload: None, mirror: None, cors: None, passed: None, link }
     }
 
     /// Says how it ended. The status stays as it was sent where an answer had begun.
@@ -44,6 +50,8 @@ impl Ledger {
 
     /// The body of the answer is over. What remains to be done waits until the answer is out.
     fn close(mut self) {
+        // Before the answer is out: whoever has it may ask again.
+        self.passed = None;
         if std::thread::panicking() || self.link.is_http2() {
             return;
         }

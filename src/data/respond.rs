@@ -13,11 +13,13 @@ use uuid::Uuid;
 use super::headers;
 use super::ledger::Ledger;
 use super::stream::AnswerBody;
+use crate::core::limiter::Which;
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
 use crate::core::record::{Record, id_value};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const LIMIT: HeaderName = HeaderName::from_static("x-scorefront-limit");
 const MODEL_ERROR_STATUS: HeaderName = HeaderName::from_static("ms-azureml-model-error-statuscode");
 const MODEL_ERROR_REASON: HeaderName = HeaderName::from_static("ms-azureml-model-error-reason");
 
@@ -33,16 +35,24 @@ pub(crate) struct Refused {
     pub(crate) close: bool,
     /// Where the client should go instead.
     pub(crate) location: Option<HeaderValue>,
+    /// The rate limit that was in the way.
+    pub(crate) limit: Option<Which>,
 }
 
 impl Refused {
     pub(crate) fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), retry_after_seconds: 1, close: false, location: None }
+        Self { outcome, message: message.into(), retry_after_seconds: 1, close: false, location: None, limit: None }
     }
 
     /// After so many seconds it may be worth another try.
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_seconds = seconds;
+        self
+    }
+
+    /// It is over this rate limit.
+    pub(crate) fn over(mut self, limit: Which) -> Self {
+        self.limit = Some(limit);
         self
     }
 
@@ -69,6 +79,15 @@ pub(crate) fn healthy(mut ledger: Ledger) -> Response<AnswerBody> {
     local(StatusCode::OK, headers, body, ledger)
 }
 
+/// The answer to a preflight; `headers` are what it allows.
+pub(crate) fn preflight(headers: HeaderMap, mut ledger: Ledger) -> Response<AnswerBody> {
+    ledger.conclude(Outcome::Preflight);
+    let mut response = local(Outcome::Preflight.status(), headers, Bytes::new(), ledger);
+    // RFC 9110, section 8.6: not with 204.
+    response.headers_mut().remove(CONTENT_LENGTH);
+    response
+}
+
 /// The answer to a refused request.
 pub(crate) fn refuse(refused: Refused, mut ledger: Ledger, server_timing: bool) -> Response<AnswerBody> {
     let outcome = refused.outcome;
@@ -81,6 +100,9 @@ pub(crate) fn refuse(refused: Refused, mut ledger: Ledger, server_timing: bool) 
     }
     if let Some(location) = refused.location {
         headers.insert(http::header::LOCATION, location);
+    }
+    if let Some(limit) = refused.limit {
+        headers.insert(LIMIT, HeaderValue::from_static(limit.label()));
     }
     if outcome == Outcome::Unauthorized {
         headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -99,6 +121,9 @@ pub(crate) fn refuse(refused: Refused, mut ledger: Ledger, server_timing: bool) 
 
 fn local(status: StatusCode, mut headers: HeaderMap, body: Bytes, ledger: Ledger) -> Response<AnswerBody> {
     headers::identify(&mut headers, &ledger.record);
+    if let Some(marks) = &ledger.cors {
+        marks.put(&mut headers);
+    }
     headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     let is_head = ledger.record.method == Some(http::Method::HEAD);
     let body = if is_head { Bytes::new() } else { body };

@@ -3,6 +3,7 @@
 
 mod abandon;
 mod changes;
+mod cors;
 mod downgrade;
 mod drain;
 mod h2_floods;
@@ -12,6 +13,7 @@ mod mirror;
 mod protocol;
 mod proxy_protocol;
 mod queueing;
+mod rates;
 mod regressions;
 mod retry;
 mod routing;

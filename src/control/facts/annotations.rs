@@ -5,6 +5,9 @@
 //! exception is `auth-mode`, which falls back to `key`: a slip of the pen must not leave a door open that somebody
 //! meant to close.
 
+mod cors;
+mod rates;
+
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
@@ -157,6 +160,16 @@ pub const ANNOTATIONS: &[Annotation] = &[
         keep: |last, draft| draft.settings.retry_reused = last.settings.retry_reused,
     },
     limits::BODY,
+    cors::ORIGINS,
+    cors::METHODS,
+    cors::HEADERS,
+    cors::MAX_AGE,
+    rates::PER_SECOND,
+    rates::BURST,
+    rates::CONCURRENT,
+    rates::KEY_PER_SECOND,
+    rates::KEY_BURST,
+    rates::KEY_CONCURRENT,
 ];
 
 /// The table of the reference page.

@@ -7,16 +7,20 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::Method;
+use http::header::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
 use super::format::{hex, unhex};
 use crate::control::facts::{annotations, is_name, is_usable, read_annotations};
 use crate::core::assemble::EndpointKey;
+use crate::core::cors::{Origins, Rules};
 use crate::core::facts::{
     AddressFacts, AuthMode, DeploymentFacts, Form, KeyDigest, Name, ObjectRef, OnAbandon, ScoringPort, Seal,
     SecretFacts, Settings, SliceFacts,
 };
+use crate::core::limiter::Rates;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -143,6 +147,8 @@ fn annotations_of(facts: &DeploymentFacts) -> BTreeMap<String, String> {
         on_abandon,
         retry_reused,
         body_bytes_max,
+        cors,
+        rates,
     } = &facts.settings;
     let auth = match auth {
         AuthMode::Key => "key",
@@ -174,8 +180,38 @@ fn annotations_of(facts: &DeploymentFacts) -> BTreeMap<String, String> {
         ("traffic-percent", facts.traffic_percent.map(|percent| percent.to_string())),
         ("max-body-bytes", body_bytes_max.map(|bytes| bytes.to_string())),
     ];
-    let others = others.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let others = others.into_iter().chain(cors_of(cors)).chain(rates_of(rates));
+    let others = others.filter_map(|(name, value)| Some((name, value?)));
     some.into_iter().chain(others).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn cors_of(rules: &Rules) -> [(&'static str, Option<String>); 4] {
+    let Rules { origins, methods, headers, max_age_s } = rules;
+    let origins = origins.as_ref().map(|origins| match origins {
+        Origins::Any => "*".to_owned(),
+        Origins::These(origins) => origins.join(","),
+    });
+    let methods = methods.as_ref().map(|methods| methods.iter().map(Method::as_str).collect::<Vec<_>>().join(","));
+    let headers = headers.as_ref().map(|headers| headers.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(","));
+    [
+        ("cors-origins", origins),
+        ("cors-methods", methods),
+        ("cors-headers", headers),
+        ("cors-max-age-s", max_age_s.map(|seconds| seconds.to_string())),
+    ]
+}
+
+fn rates_of(rates: &Rates) -> impl Iterator<Item = (&'static str, Option<String>)> {
+    let Rates { endpoint, key } = rates;
+    let numbers = [
+        ("rate-limit-per-second", endpoint.per_second),
+        ("rate-limit-burst", endpoint.burst),
+        ("rate-limit-concurrent", endpoint.concurrent),
+        ("key-rate-limit-per-second", key.per_second),
+        ("key-rate-limit-burst", key.burst),
+        ("key-rate-limit-concurrent", key.concurrent),
+    ];
+    numbers.into_iter().map(|(name, number)| (name, number.map(|number| number.to_string())))
 }
 
 impl SliceRow {

@@ -5,17 +5,22 @@ use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use http::Method;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
 use crate::control::registry::Registry;
 use crate::core::assemble::{EndpointKey, World};
+use crate::core::cors::{Origins, Rules};
 use crate::core::facts::{
     AddressFacts, AuthMode, DeploymentFacts, Form, KeyDigest, Name, ObjectRef, OnAbandon, ScoringPort, SecretFacts,
     Settings, SliceFacts,
 };
 use crate::core::keys::Presented;
+use crate::core::limiter::Rates;
+use crate::core::rate::Limit;
 use crate::core::snapshot::Snapshot;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -106,8 +111,8 @@ fn any_settings() -> impl Strategy<Value = Settings> {
     let numbers = (1_u64..=300_000, 0_u32..=1_000_000, 0_u64..=300_000, 0_u32..=100_000);
     let auth = select(vec![AuthMode::Key, AuthMode::Token, AuthMode::None]);
     let body = prop::option::of(1024_u64..=1 << 40);
-    (numbers, path, port, auth, any::<[bool; 2]>(), body).prop_map(
-        |(numbers, path, scoring_port, auth, [close, retry], body)| Settings {
+    (numbers, path, port, auth, any::<[bool; 3]>(), body).prop_map(
+        |(numbers, path, scoring_port, auth, [open, close, retry], body)| Settings {
             request_timeout: Duration::from_millis(numbers.0),
             slots_per_replica: numbers.1,
             queue_wait_max: Duration::from_millis(numbers.2),
@@ -118,6 +123,24 @@ fn any_settings() -> impl Strategy<Value = Settings> {
             on_abandon: if close { OnAbandon::Close } else { OnAbandon::Wait },
             retry_reused: retry,
             body_bytes_max: body,
+            cors: Rules {
+                origins: open.then(|| Origins::These(vec!["https://a.test".into(), "https://b.test:8443".into()])),
+                methods: close.then(|| vec![Method::POST, Method::PUT]),
+                headers: retry.then(|| vec![AUTHORIZATION, CONTENT_TYPE]),
+                max_age_s: open.then_some(60),
+            },
+            rates: Rates {
+                endpoint: Limit {
+                    per_second: open.then_some(numbers.3 + 1),
+                    burst: close.then_some(7),
+                    concurrent: retry.then_some(8),
+                },
+                key: Limit {
+                    per_second: close.then_some(9),
+                    burst: retry.then_some(10),
+                    concurrent: open.then_some(11),
+                },
+            },
         },
     )
 }

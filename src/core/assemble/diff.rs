@@ -149,6 +149,14 @@ fn endpoint_reasons(before: &Endpoint, after: &Endpoint) -> Vec<String> {
         (Access::Open | Access::Token, Access::Keys(keys)) => why.push(format!("asks for one of {} keys", keys.len())),
         (Access::Keys(a), Access::Keys(b)) => why.push(format!("keys replaced ({} before, {} now)", a.len(), b.len())),
     }
+    match (&before.cors, &after.cors) {
+        (a, b) if a == b => {}
+        (_, Some(_)) => why.push("other rules about CORS".into()),
+        (_, None) => why.push("CORS is left to the replicas".into()),
+    }
+    if before.limiter.rates != after.limiter.rates {
+        why.push(if after.limiter.is_set() { "other rate limits" } else { "no rate limits any more" }.into());
+    }
     let target = |endpoint: &Endpoint| endpoint.mirror.as_ref().map(|m| (m.deployment.name.clone(), m.percent));
     match (target(before), target(after)) {
         (a, b) if a == b => {}

@@ -8,7 +8,7 @@ use super::super::slots::UNLIMITED;
 use super::super::snapshot::{Deployment, Endpoint, Mirror, Replica};
 use super::super::split::Split;
 use super::replicas::{self, Place};
-use super::{DeploymentKey, EndpointKey, Keyring, LiveStates, World, access};
+use super::{DeploymentKey, EndpointKey, Keyring, LiveStates, World, access, cors, rates};
 
 /// An endpoint and what is wrong with it.
 pub(super) struct Built {
@@ -40,6 +40,8 @@ pub(super) fn build(
     problems.extend(traffic_problem(&chosen, split.sum()));
     let mirror = mirror(&chosen, &deployments, &mut problems);
     let secrets = world.secrets.get(&Keyring { namespace: namespace.clone(), endpoint: key.name.clone() });
+    let access = access::decide(&services, secrets, &mut problems);
+    let meters = before.map_or_else(|| states.meters(key), |endpoint| endpoint.limiter.meters.clone());
     let endpoint = Endpoint {
         name: oldest.endpoint.clone(),
         form: key.form,
@@ -47,7 +49,9 @@ pub(super) fn build(
         deployments,
         split,
         mirror,
-        access: access::decide(&services, secrets, &mut problems),
+        limiter: rates::decide(&services, &access, meters, &mut problems),
+        access,
+        cors: cors::decide(&services, &mut problems),
         refusals: before.map_or_else(|| states.refusals(key), |endpoint| endpoint.refusals.clone()),
     };
     let endpoint = match before {
@@ -241,6 +245,8 @@ fn is_same(before: &Endpoint, after: &Endpoint) -> bool {
         && before.namespace == after.namespace
         && before.split == after.split
         && before.access == after.access
+        && before.cors == after.cors
+        && before.limiter.rates == after.limiter.rates
         && are_same(&before.deployments, &after.deployments)
 }
 

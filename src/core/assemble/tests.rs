@@ -17,6 +17,7 @@ use crate::core::snapshot::Endpoint;
 struct States {
     deployments: RefCell<HashMap<DeploymentKey, Weak<DeploymentState>>>,
     replicas: RefCell<HashMap<(DeploymentKey, ReplicaId), Weak<ReplicaState>>>,
+    meters: RefCell<HashMap<EndpointKey, Weak<Meters>>>,
 }
 
 impl LiveStates for States {
@@ -30,6 +31,10 @@ impl LiveStates for States {
 
     fn refusals(&self, _: &EndpointKey) -> Arc<RefusalState> {
         Arc::new(RefusalState::new(1))
+    }
+
+    fn meters(&self, key: &EndpointKey) -> Arc<Meters> {
+        find(&self.meters, key.clone(), Meters::default)
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::core::facts::{Form, KeyDigest, Name, ObjectRef, Problem, Settings};
+use crate::core::limiter::Limiter;
 use crate::core::limits::Limits;
 use crate::core::snapshot::{Access, Deployment, Endpoint, Replica};
 use crate::core::split::Split;
@@ -95,6 +96,8 @@ fn endpoint(name: &str, port: u16) -> Arc<Endpoint> {
         split: Split::new(&[Some(100)]),
         mirror: None,
         access: Access::Keys(Arc::from([KeyDigest::Plain([0xab; 32])])),
+        cors: None,
+        limiter: Limiter::default(),
         refusals: Arc::new(RefusalState::new(1)),
     })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::core::count::{Histogram, StatusCounts, Tally};
+use crate::core::limiter::Which;
 use crate::core::outcome::Outcome;
 use crate::core::slots::UNLIMITED;
 use crate::core::snapshot::{Deployment, Endpoint, Snapshot};
@@ -43,7 +44,8 @@ impl Deployments {
         self.counts(page, table::RETRIES_DENIED, |shard| shard.retries_denied.read())?;
         self.counts(page, table::EJECTIONS, |shard| shard.ejections.read())?;
         self.counts(page, table::ABANDONED, |shard| shard.abandoned.read())?;
-        self.write_mirrors(page)
+        self.write_mirrors(page)?;
+        self.write_rate_limits(page)
     }
 
     /// Calls `row` for each deployment with the labels of most metrics.
@@ -135,6 +137,18 @@ impl Deployments {
                 let differed = deployment.state.total(|shard| shard.mirror.differed.read());
                 series.count(&[form, endpoint, name, "differed"], differed)
             })
+        })
+    }
+
+    fn write_rate_limits(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.metric(table::RATE_LIMITED, |series| {
+            for endpoint in self.endpoints.iter().filter(|endpoint| endpoint.limiter.is_set()) {
+                for which in Which::ALL {
+                    let labels = [endpoint.form.word(), endpoint.name.as_str(), which.label()];
+                    series.count(&labels, endpoint.limiter.meters.refused(which))?;
+                }
+            }
+            Ok(())
         })
     }
 

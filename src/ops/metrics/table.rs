@@ -112,6 +112,8 @@ metrics! {
         "Copies: sending to last byte of the answer";
     MIRROR_COMPARISONS = Counter "scorefront_mirror_comparisons_total" &["form", "endpoint", "deployment", "result"],
         "Answered copies whose class of status agreed with the primary's, or differed";
+    RATE_LIMITED = Counter "scorefront_rate_limited_total" &["form", "endpoint", "limit"],
+        "Requests over a rate limit, by which: endpoint-rate, endpoint-concurrency, key-rate, key-concurrency; only of endpoints that have limits";
     MIRRORS = Gauge "scorefront_mirror_in_flight_requests" &[],
         "Copies under way, over all deployments";
     MIRRORS_LIMIT = Gauge "scorefront_mirror_limit_requests" &[],

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use crate::core::facts::{Form, Name, ObjectRef, Problem, Settings};
+use crate::core::limiter::Limiter;
 use crate::core::outcome::Outcome;
 use crate::core::slots::UNLIMITED;
 use crate::core::snapshot::{Access, Deployment, Endpoint, Mirror, Replica};
@@ -36,6 +37,8 @@ fn world() -> (Arc<ArcSwap<Snapshot>>, Arc<Vitals>, [Arc<Deployment>; 2]) {
         split: Split::new(&[Some(50), Some(50)]),
         mirror: Some(Mirror { deployment: deployments[1].clone(), percent: 10 }),
         access: Access::Open,
+        cors: None,
+        limiter: Limiter::default(),
         refusals: Arc::new(RefusalState::new(2)),
     };
     let mut snapshot = Snapshot::default();

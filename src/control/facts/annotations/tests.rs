@@ -1,5 +1,11 @@
 use super::*;
+use http::Method;
+use http::header::AUTHORIZATION;
+
+use crate::core::cors::{Origins, Rules};
 use crate::core::facts::ObjectRef;
+use crate::core::limiter::Rates;
+use crate::core::rate::Limit;
 
 fn read_all(pairs: &[(&str, &str)], last: Option<&Draft>) -> (Draft, Vec<String>) {
     let object = ObjectRef::new("ml", "iris-blue");
@@ -24,6 +30,16 @@ fn good() -> Draft {
             ("on-abandon", "close"),
             ("retry-reused", "false"),
             ("max-body-bytes", "1048576"),
+            ("cors-origins", "https://a.test, http://b.test:8080"),
+            ("cors-methods", "POST,PUT"),
+            ("cors-headers", "Authorization"),
+            ("cors-max-age-s", "60"),
+            ("rate-limit-per-second", "1"),
+            ("rate-limit-burst", "2"),
+            ("rate-limit-concurrent", "3"),
+            ("key-rate-limit-per-second", "4"),
+            ("key-rate-limit-burst", "5"),
+            ("key-rate-limit-concurrent", "6"),
         ],
         None,
     );
@@ -45,6 +61,16 @@ fn every_annotation_is_read() {
         on_abandon: OnAbandon::Close,
         retry_reused: false,
         body_bytes_max: Some(1 << 20),
+        cors: Rules {
+            origins: Some(Origins::These(vec!["https://a.test".into(), "http://b.test:8080".into()])),
+            methods: Some(vec![Method::POST, Method::PUT]),
+            headers: Some(vec![AUTHORIZATION]),
+            max_age_s: Some(60),
+        },
+        rates: Rates {
+            endpoint: Limit { per_second: Some(1), burst: Some(2), concurrent: Some(3) },
+            key: Limit { per_second: Some(4), burst: Some(5), concurrent: Some(6) },
+        },
     };
     assert_eq!(draft.settings(), expected);
     assert_eq!((draft.traffic_percent, draft.mirror_percent), (Some(90), 50));
@@ -72,13 +98,28 @@ fn wrong_values_leave_the_last_good_ones_in_place_and_are_reported() {
         ("on-abandon", "Wait"),
         ("retry-reused", "no"),
         ("max-body-bytes", "1099511627777"),
+        ("cors-origins", "https://a.test,*"),
+        ("cors-methods", "post"),
+        ("cors-headers", "a b"),
+        ("cors-max-age-s", "86401"),
+        ("rate-limit-per-second", "0"),
+        ("rate-limit-burst", "1000001"),
+        ("rate-limit-concurrent", "0.5"),
+        ("key-rate-limit-per-second", "-1"),
+        ("key-rate-limit-burst", ""),
+        ("key-rate-limit-concurrent", "1e3"),
     ];
     let (draft, problems) = read_all(&wrong, Some(&good()));
     let expected = Settings { auth: AuthMode::Key, ..good().settings() };
     assert_eq!((draft.settings(), draft.traffic_percent, draft.mirror_percent), (expected, Some(90), 50));
-    assert_eq!(problems.len(), wrong.len());
-    let first = &problems[wrong.len() - 1];
-    assert_eq!(first, "Service ml/iris-blue: scorefront.dev/traffic-percent: \"101\" is not allowed: 0 to 100");
+    assert!(problems.len() < wrong.len(), "of so many not all are told");
+    for wrong in wrong {
+        let (_, problems) = read_all(&[wrong], Some(&good()));
+        let [problem] = &problems[..] else { panic!("{wrong:?}: {problems:?}") };
+        assert!(problem.contains(&format!("{PREFIX}{}: {:?} is not allowed: ", wrong.0, wrong.1)), "{problem}");
+    }
+    let (_, problems) = read_all(&wrong[..1], None);
+    assert_eq!(problems, ["Service ml/iris-blue: scorefront.dev/traffic-percent: \"101\" is not allowed: 0 to 100"]);
     let (draft, _) = read_all(&wrong, None);
     assert_eq!(draft.settings(), Settings::default());
 }

@@ -1,7 +1,10 @@
 //! Who owns a name, who is served, who may score, who gets which share.
 
 use super::*;
+use crate::core::cors::{Origins, Rules};
 use crate::core::facts::KeyDigest;
+use crate::core::limiter::Rates;
+use crate::core::rate::Limit;
 use crate::core::snapshot::Access;
 
 fn mk_secret(object: &str, endpoint: &str, keys: &[u8]) -> SecretFacts {
@@ -274,4 +277,69 @@ fn an_endpoint_is_written_the_same_way_in_all_its_deployments() {
     stage.publish();
     let names: Vec<_> = stage.endpoint("iris").deployments.iter().map(|d| d.endpoint.to_string()).collect();
     assert_eq!(names, ["Iris", "Iris"]);
+}
+
+#[test]
+fn the_oldest_service_that_says_anything_about_cors_decides_and_others_that_disagree_are_reported() {
+    let origins = |origin: &str| Rules { origins: Some(Origins::These(vec![origin.into()])), ..Rules::default() };
+    let with = |object, names, created, cors| {
+        let facts = mk_service(object, names);
+        DeploymentFacts { created, settings: Settings { cors, ..facts.settings.clone() }, ..facts }
+    };
+    let mut stage = Stage::default();
+    let share = |facts| DeploymentFacts { traffic_percent: Some(0), ..facts };
+    stage.service(share(with("ml/a", "iris/silent", 1, Rules::default())));
+    stage.publish();
+    assert_eq!(stage.endpoint("iris").cors, None);
+    stage.service(share(with("ml/b", "iris/blue", 2, origins("https://a.test"))));
+    stage.service(share(with("ml/c", "iris/same", 3, origins("https://a.test"))));
+    let changes = stage.publish();
+    assert!(changes.iter().any(|change| change == "changed endpoint iris: other rules about CORS"), "{changes:?}");
+    assert_eq!(stage.endpoint("iris").cors.as_deref(), origins("https://a.test").compile().as_ref());
+    assert_eq!(stage.problems(), [""; 0]);
+    stage.service(share(with("ml/d", "iris/other", 4, origins("https://b.test"))));
+    stage.publish();
+    assert_eq!(stage.endpoint("iris").cors.as_deref(), origins("https://a.test").compile().as_ref());
+    let problems = stage.problems();
+    assert!(
+        problems.len() == 1 && problems[0].starts_with("Service ml/d: scorefront.dev/cors-origins:"),
+        "{problems:?}"
+    );
+    assert!(problems[0].contains("the older Service ml/b says something else"), "{problems:?}");
+    // The one that says nothing of origins is the oldest that speaks now.
+    stage.service(share(with("ml/a", "iris/silent", 1, Rules { max_age_s: Some(1), ..Rules::default() })));
+    stage.publish();
+    assert_eq!(stage.endpoint("iris").cors, None);
+    assert_eq!(stage.problems().len(), 4, "it has no effect, and three say something else");
+}
+
+#[test]
+fn rate_limits_are_the_oldest_services_and_what_has_no_effect_is_reported() {
+    let mut stage = Stage::default();
+    let with = |object, names, created, rates| {
+        let facts = mk_service(object, names);
+        let settings = Settings { rates, ..facts.settings.clone() };
+        DeploymentFacts { created, settings, traffic_percent: Some(0), ..facts }
+    };
+    let limit = |per_second, burst| Limit { per_second, burst, concurrent: None };
+    let rates = Rates { endpoint: limit(Some(5), None), key: limit(None, Some(3)) };
+    stage.service(with("ml/a", "iris/blue", 1, rates)).service(with("ml/b", "iris/silent", 2, Rates::default()));
+    let other = Rates { key: limit(Some(1), None), ..Rates::default() };
+    stage.service(with("ml/c", "iris/other", 3, other));
+    stage.publish();
+    assert_eq!(stage.endpoint("iris").limiter.rates, rates);
+    let meters = stage.endpoint("iris").limiter.meters.clone();
+    let problems = stage.problems().join("\n");
+    assert!(problems.contains("ml/c: scorefront.dev/rate-limit-per-second: what this Service says"), "{problems}");
+    assert!(
+        problems.contains("ml/a: scorefront.dev/key-rate-limit-burst: has no effect without key-rate"),
+        "{problems}"
+    );
+    // The oldest goes; the endpoint is open, so limits of keys mean nothing.
+    stage.world.put_service(&ObjectRef::new("ml", "a"), None);
+    let changes = stage.publish();
+    assert!(changes.iter().any(|change| change == "changed endpoint iris: other rate limits"), "{changes:?}");
+    assert_eq!(stage.endpoint("iris").limiter.rates, other);
+    assert!(stage.problems().join("\n").contains("no effect where no key is asked for"));
+    assert!(Arc::ptr_eq(&stage.endpoint("iris").limiter.meters, &meters), "live state outlives the snapshot");
 }
