@@ -1,6 +1,6 @@
 # The checks themselves are in .ci/run, for both.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test unit peers tls ingress cluster deploy image loadtest loadtest-smoke fmt lint doc
+.PHONY: help quickstart test unit peers tls ingress cluster deploy image loadtest loadtest-smoke fmt lint deny doc
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ fmt: ## format the sources
 
 lint: ## formatting and clippy
 	@bash .ci/run format lint
+
+deny: ## licences, banned crates and sources of the dependencies
+	@bash .ci/run deny
 
 doc: ## the documentation of the code
 	@bash .ci/run doc

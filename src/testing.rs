@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 pub mod client;
 pub mod fake_api;
+pub mod fuzz;
 pub mod objects;
 pub mod replica;
 pub mod router;
