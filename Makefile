@@ -1,6 +1,6 @@
 # The checks themselves are in .ci/run, for both.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test unit peers tls ingress cluster deploy image loadtest loadtest-smoke fmt lint deny doc
+.PHONY: help quickstart test unit peers tls faults ingress cluster deploy image loadtest loadtest-smoke fmt lint deny doc
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ image: ## the image, built and started
 
 tls: ## the router under a TLS scanner, OpenSSL and curl
 	@bash .ci/run tls
+
+faults: ## silent and early replicas, clock jumps, no DNS; as root
+	@bash .ci/run faults
 
 loadtest: ## waiting and cost beside nginx, HAProxy and Envoy, judged; some 20 minutes on a quiet machine
 	@bash .ci/run loadtest

@@ -6,7 +6,7 @@ NAMESPACE = "models"
 
 
 def deployment(endpoint, name, ports, **annotations):
-    """A Service and one EndpointSlice for each replica: replicas on one address differ in their port."""
+    """A Service and one EndpointSlice for each replica: a port of loopback, or an address with a port."""
     service = f"{endpoint}-{name}"
     yield {
         "apiVersion": "v1",
@@ -22,7 +22,8 @@ def deployment(endpoint, name, ports, **annotations):
         },
         "spec": {"ports": [{"name": "http", "port": 80}]},
     }
-    for number, port in enumerate(ports):
+    for number, replica in enumerate(ports):
+        address, port = replica if isinstance(replica, tuple) else ("127.0.0.1", replica)
         yield {
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
@@ -33,7 +34,7 @@ def deployment(endpoint, name, ports, **annotations):
             },
             "addressType": "IPv4",
             "ports": [{"name": "http", "port": port}],
-            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
+            "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
         }
 
 
