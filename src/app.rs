@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::control;
 use crate::control::certificates::Certificates;
@@ -147,7 +147,8 @@ impl App {
         let tokens = self.config.token_jwks.as_deref().map(|path| Tokens::open(path, self.vitals.clone()));
         let tokens = tokens.map(|tokens| tokio::spawn(tokens.follow()));
         let admin = tokio::spawn(self.admin.serve(state, reached(phases.clone(), Phase::Forced)));
-        let workers = start_workers(&self.config, &shared, &self.access_log)?;
+        let ended = Arc::new(Notify::new());
+        let workers = start_workers(&self.config, &shared, &self.access_log, &ended)?;
         serve_listeners(self.listeners, &workers, &phases);
         tracing::info!(
             target: "scorefront::start",
@@ -157,7 +158,7 @@ impl App {
         // Every worker is waited for, also after one that ended badly.
         let join = move || workers.into_iter().map(Handle::join).filter(|joined| !joined).count() == 0;
         let mut done = tokio::task::spawn_blocking(join);
-        let drain = Drain { phase, vitals: &self.vitals, access_log: &self.access_log, config: &self.config };
+        let drain = Drain { phase, ended, vitals: &self.vitals, access_log: &self.access_log, config: &self.config };
         let end = tokio::select! {
             end = drain.watch(&mut requests, &mut done) => end,
             end = &mut discovery => Err(match end {
@@ -194,12 +195,17 @@ async fn follow(
     certificates.follow(cluster, |what| ready.block(what)).map_err(anyhow::Error::msg)
 }
 
-fn start_workers(config: &Config, shared: &Shared, access_log: &AccessLog) -> io::Result<Vec<Handle>> {
+fn start_workers(
+    config: &Config,
+    shared: &Shared,
+    access_log: &AccessLog,
+    ended: &Arc<Notify>,
+) -> io::Result<Vec<Handle>> {
     let mut seed = [0; 8];
     (0..config.workers)
         .map(|index| {
             aws_lc_rs::rand::fill(&mut seed).map_err(|_| io::Error::other("no random numbers to be had"))?;
-            Worker::start(index, shared.clone(), access_log.worker(index), u64::from_ne_bytes(seed))
+            Worker::start(index, shared.clone(), access_log.worker(index), u64::from_ne_bytes(seed), ended)
         })
         .collect()
 }
@@ -225,6 +231,8 @@ async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
 /// The way out.
 struct Drain<'a> {
     phase: watch::Sender<Phase>,
+    /// The first worker that ends.
+    ended: Arc<Notify>,
     vitals: &'a Vitals,
     access_log: &'a AccessLog,
     config: &'a Config,
@@ -242,7 +250,8 @@ impl Drain<'_> {
                     Some(Request::Drain) | None => break,
                     Some(Request::Quit) => return self.quit(),
                 },
-                _ = &mut *done => anyhow::bail!("a worker has ended by itself; see the trace log"),
+                // One is enough: what it had is lost, and the others would serve with a part of the threads for ever.
+                () = self.ended.notified() => anyhow::bail!("a worker has ended by itself; see the trace log"),
             }
         }
         let grace = self.config.drain_grace;
@@ -338,3 +347,7 @@ pub async fn check(config: &Config) -> anyhow::Result<(String, bool)> {
 
 /// How long a check waits for the objects.
 const CHECK_PATIENCE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+#[path = "app/tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ use std::{io, thread};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::connection;
 use super::pool::Pool;
@@ -117,16 +117,27 @@ pub struct Handle {
     thread: JoinHandle<()>,
 }
 
+/// Tells of the end of a thread, a panic included.
+struct Told(Arc<Notify>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
 impl Worker {
-    /// Starts the thread of worker `index`.
-    pub fn start(index: usize, shared: Shared, log: WorkerLog, seed: u64) -> io::Result<Handle> {
+    /// Starts the thread of worker `index`, whose end, however it comes, is told to `ended`.
+    pub fn start(index: usize, shared: Shared, log: WorkerLog, seed: u64, ended: &Arc<Notify>) -> io::Result<Handle> {
         let worker = Arc::new(Self::new(index, shared, log, seed));
         let (inbox, arrivals) = mpsc::channel(INBOX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (owned, spawner) = (worker.clone(), runtime.handle().clone());
-        let thread = thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .spawn(move || runtime.block_on(owned.run(arrivals)))?;
+        let told = Told(ended.clone());
+        let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let _told = told;
+            runtime.block_on(owned.run(arrivals));
+        })?;
         Ok(Handle { worker, inbox, runtime: spawner, thread })
     }
 
