@@ -14,6 +14,8 @@ async fn one_worker_that_ends_by_itself_ends_the_router_while_others_live() {
     let alone = Shared { phase: watch::channel(Phase::Running).1, ..shared.clone() };
     let ended = Arc::new(Notify::new());
     let living = Worker::start(0, shared, access_log.worker(0), 1, &ended).unwrap();
+    // As the listeners have it: without, it would end because nothing could come any more.
+    let _inbox = living.inbox.clone();
     let mut done = tokio::task::spawn_blocking(|| living.join());
     let drain = Drain { phase, ended: ended.clone(), vitals: &vitals, access_log: &access_log, config: &config };
     let (_signals, mut requests) = mpsc::channel(1);
