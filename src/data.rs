@@ -17,6 +17,7 @@ pub(crate) mod headers;
 pub(crate) mod kept;
 pub(crate) mod ledger;
 pub(crate) mod linger;
+pub(crate) mod link;
 pub mod listen;
 pub(crate) mod mirror;
 pub(crate) mod paced;

@@ -28,8 +28,9 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep_until};
 
 use super::exchange::{exchange, open, record_unreadable};
+use super::link::{Doing, Link};
 use super::paced::{StreamExecutor, pace};
-use super::socket::{Doing, Link, Socket};
+use super::socket::Socket;
 use super::stream::AnswerBody;
 use super::tls::{Tls, Transport};
 use super::worker::{Phase, Worker};

@@ -12,7 +12,7 @@ use http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::cors::Marks;
-use super::socket::Link;
+use super::link::Link;
 use super::upload::{Upload, discard};
 use crate::core::limiter::Passed;
 use crate::core::outcome::Outcome;

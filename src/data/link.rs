@@ -1,0 +1,219 @@
+//! What the parts of one client connection know of each other: the socket, the watch over it, and its exchanges.
+//!
+//! Owner: all of them together; it lives as long as the last. Everything is a counter or a mark that one part sets and
+//! another looks at.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Instant;
+
+use http::HeaderValue;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::ledger::Ledger;
+use super::tls::Secured;
+use super::worker::Worker;
+use crate::core::outcome::Outcome;
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Doing {
+    /// Waiting for the first byte of the next request.
+    Idle = 0,
+    /// Reading a head.
+    Head = 1,
+    /// At least one exchange is under way.
+    Exchange = 2,
+    /// Waiting for the first byte of the first request.
+    Fresh = 3,
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) peer: SocketAddr,
+    /// Its IP address, for headers.
+    pub(crate) ip: HeaderValue,
+    /// Whether the peer is a trusted proxy.
+    pub(crate) trusted: bool,
+    /// What the TLS handshake came to, where there was one.
+    pub(crate) tls: Option<Secured>,
+    /// The id for a request that could not be read, of which there is at most one.
+    pub(crate) fault_id: Uuid,
+    doing: AtomicU8,
+    /// Since when, in microseconds on the router's clock.
+    since_us: AtomicU64,
+    /// Since when a write has been waiting for the client; 0 when none is.
+    blocked_us: AtomicU64,
+    /// Exchanges under way: more than one with HTTP/2.
+    exchanges: AtomicU64,
+    /// Whether an answer broke off, so that the connection must end visibly broken.
+    broken: AtomicBool,
+    /// Whether a request was answered before all of it was read.
+    unread: AtomicBool,
+    /// Whether the connection has turned out to speak HTTP/2.
+    is_http2: AtomicBool,
+    /// Whether there is a ledger below.
+    owes: AtomicBool,
+    /// The ledger of an answer that is not quite out.
+    owed: Mutex<Option<Ledger>>,
+}
+
+impl Link {
+    pub(crate) fn new(worker: Arc<Worker>, peer: SocketAddr) -> Self {
+        let mut dice = worker.dice();
+        let fault_id = Uuid::from_u64_pair(dice.throw(), dice.throw());
+        let now = worker.micros(Instant::now());
+        Self {
+            trusted: worker.limits().trusts(peer.ip()),
+            peer,
+            tls: None,
+            // An address is always a valid value.
+            ip: HeaderValue::from_str(&peer.ip().to_canonical().to_string())
+                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+            fault_id,
+            doing: AtomicU8::new(Doing::Fresh as u8),
+            since_us: AtomicU64::new(now),
+            blocked_us: AtomicU64::new(0),
+            exchanges: AtomicU64::new(0),
+            broken: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
+            is_http2: AtomicBool::new(false),
+            owes: AtomicBool::new(false),
+            owed: Mutex::new(None),
+            worker,
+        }
+    }
+
+    /// An exchange began.
+    pub(crate) fn begin(&self) {
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
+        self.doing.store(Doing::Exchange as u8, Ordering::Relaxed);
+    }
+
+    /// An exchange ended.
+    pub(crate) fn end(&self, now: Instant) {
+        if self.exchanges.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.enter(Doing::Idle, now);
+        }
+    }
+
+    /// Whether an exchange is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.exchanges.load(Ordering::Relaxed) != 0
+    }
+
+    /// Keeps the ledger of an answer until its last bytes are out.
+    pub(crate) fn owe(&self, ledger: Ledger) {
+        self.owes.store(true, Ordering::Relaxed);
+        let earlier = self.owed.lock().replace(ledger);
+        drop(earlier);
+    }
+
+    /// Everything written so far is out.
+    pub(crate) fn settle(&self) {
+        if self.owes.load(Ordering::Relaxed) {
+            drop(self.take_owed());
+        }
+    }
+
+    /// Nothing more will be written.
+    pub(crate) fn settle_unsent(&self) {
+        let Some(mut ledger) = self.take_owed() else { return };
+        if ledger.record.outcome == Outcome::Served {
+            ledger.conclude(Outcome::ClientGone);
+            ledger.record.detail = Some("the connection ended before the end of the answer was out".into());
+        }
+    }
+
+    fn take_owed(&self) -> Option<Ledger> {
+        self.owes.store(false, Ordering::Relaxed);
+        self.owed.lock().take()
+    }
+
+    /// What it is doing, and since when.
+    pub(crate) fn doing(&self) -> (Doing, u64) {
+        let doing = match self.doing.load(Ordering::Relaxed) {
+            0 => Doing::Idle,
+            1 => Doing::Head,
+            3 => Doing::Fresh,
+            _ => Doing::Exchange,
+        };
+        (doing, self.since_us.load(Ordering::Relaxed))
+    }
+
+    /// Since when a write has been waiting for the client.
+    pub(crate) fn blocked_since(&self) -> Option<u64> {
+        Some(self.blocked_us.load(Ordering::Relaxed)).filter(|&since| since != 0)
+    }
+
+    /// The answer under way broke off: what the client got must not look whole.
+    pub(crate) fn set_broken(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// A request was answered before all of it was read: the client may still be sending.
+    pub(crate) fn set_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    /// It speaks HTTP/2: bytes between requests are frames, not heads.
+    pub(crate) fn set_http2(&self) {
+        self.is_http2.store(true, Ordering::Relaxed);
+        if self.doing().0 != Doing::Fresh {
+            self.enter(Doing::Idle, Instant::now());
+        }
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        self.is_http2.load(Ordering::Relaxed)
+    }
+
+    fn enter(&self, doing: Doing, now: Instant) {
+        self.since_us.store(self.worker.micros(now), Ordering::Relaxed);
+        self.doing.store(doing as u8, Ordering::Relaxed);
+    }
+
+    /// Bytes came. The first head is timed from the connect, the others from their first byte.
+    pub(super) fn read(&self) {
+        match self.doing() {
+            (Doing::Idle, _) if !self.is_http2() => self.enter(Doing::Head, Instant::now()),
+            (Doing::Fresh, _) if self.is_http2() => self.enter(Doing::Idle, Instant::now()),
+            (Doing::Fresh, _) => self.doing.store(Doing::Head as u8, Ordering::Relaxed),
+            (Doing::Idle | Doing::Head | Doing::Exchange, _) => {}
+        }
+    }
+
+    pub(super) fn note<T>(&self, written: &Poll<io::Result<T>>) {
+        match written {
+            Poll::Ready(_) => self.wrote(),
+            Poll::Pending => self.could_not_write(),
+        }
+    }
+
+    fn wrote(&self) {
+        if self.blocked_us.load(Ordering::Relaxed) != 0 {
+            self.blocked_us.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn could_not_write(&self) {
+        if self.blocked_us.load(Ordering::Relaxed) == 0 {
+            self.blocked_us.store(self.worker.micros(Instant::now()).max(1), Ordering::Relaxed);
+        }
+    }
+}
