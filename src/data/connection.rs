@@ -70,7 +70,7 @@ async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tl
     // Without it small answers would wait for acknowledgements; where it cannot be set, the connection is dying.
     let _ = socket.set_nodelay(true);
     let Some(peer) = proxied::client(worker, &mut socket, peer).await else { return };
-    let Some(_place) = worker.shared.place(peer.ip()) else { return turn_away(worker, socket, tls.is_some()).await };
+    let Some(place) = worker.shared.place(peer.ip()) else { return turn_away(worker, socket, tls.is_some()).await };
     let (transport, secured) = match tls {
         None => (Transport::Plain(socket), None),
         // In a box, so that connections without TLS do not carry the size of a handshake.
@@ -82,6 +82,7 @@ async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tl
     let is_http2 = secured.as_ref().is_some_and(|secured| secured.is_http2);
     let mut link = Link::new(worker.clone(), peer);
     link.tls = secured;
+    link.place = place;
     let link = Arc::new(link);
     let _last = Last(link.clone());
     let (socket, mut watch) = (Socket::new(transport, link.clone()), Watch::new(link.clone()));

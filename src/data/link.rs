@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::ledger::Ledger;
 use super::tls::Secured;
 use super::worker::Worker;
+use crate::core::addresses::Place;
 use crate::core::outcome::Outcome;
 
 /// What a connection is doing.
@@ -42,6 +43,8 @@ pub(crate) struct Link {
     pub(crate) ip: HeaderValue,
     /// Whether the peer is a trusted proxy.
     pub(crate) trusted: bool,
+    /// Its place among the connections of its address, where those are counted: also held by a tunnel that is left of it.
+    pub(crate) place: Option<Place>,
     /// What the TLS handshake came to, where there was one.
     pub(crate) tls: Option<Secured>,
     /// The id for a request that could not be read, of which there is at most one.
@@ -73,6 +76,7 @@ impl Link {
         Self {
             trusted: worker.limits().trusts(peer.ip()),
             peer,
+            place: None,
             tls: None,
             // An address is always a valid value.
             ip: HeaderValue::from_str(&peer.ip().to_canonical().to_string())

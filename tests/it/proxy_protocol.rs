@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use scorefront::control::config::Config;
 use scorefront::testing::client::{Client, request, score};
-use scorefront::testing::replica::{ScriptedReplica, ok};
+use scorefront::testing::replica::{ScriptedReplica, Step, ok};
 use scorefront::testing::router::Router;
 use scorefront::testing::world::World;
 use tokio::io::AsyncWriteExt as _;
@@ -179,6 +179,28 @@ async fn an_address_with_too_many_connections_is_told_and_others_are_served() {
     })
     .await;
     assert!(router.metric("scorefront_connections_refused_per_address_total").await >= 1.0);
+    router.drain().await;
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_keeps_the_place_of_its_address() {
+    let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello";
+    let replica = ScriptedReplica::start(move |_| vec![Step::Send(head.into()), Step::Echo]).await;
+    let world = World::new().deployment("blue", &[], &[replica.address]);
+    let router = Router::start_with(&world, |config| {
+        require(config);
+        config.limits.connections_per_address_max = 1;
+    })
+    .await;
+    let mut one = router.client().await;
+    one.send(LINE).await;
+    let headers = ["Authorization: Bearer secret-1", "Connection: Upgrade", "Upgrade: websocket"];
+    let got = one.ask(request("GET", "/api/v1/endpoint/iris/score", &headers, "")).await;
+    assert_eq!((got.status, one.peek(5).await.as_slice()), (101, &b"hello"[..]));
+    let mut other = router.client().await;
+    other.send(LINE).await;
+    assert_eq!(other.answer().await.error("code"), "RouterOverloaded");
+    drop(one);
     router.drain().await;
 }
 
