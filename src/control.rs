@@ -5,6 +5,7 @@ pub mod check;
 pub mod config;
 pub mod discovery;
 pub mod facts;
+mod files;
 pub mod index;
 mod kube;
 pub mod manifests;

@@ -8,7 +8,6 @@
 //! it; nothing of a private key is ever in a message.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use parking_lot::Mutex;
@@ -16,6 +15,7 @@ use rustls::server::ResolvesServerCert;
 use rustls::server::danger::ClientCertVerifier;
 
 use super::config::{ClientAuth, Tls};
+use super::files::{CHAIN_NAMES, Files, KEY_NAMES, Place, look_again};
 use super::kube::{self, Watch};
 use super::objects::Kind;
 use crate::core::certificates::CertificateState;
@@ -24,23 +24,17 @@ use crate::core::vitals::Vitals;
 
 use self::clients::{Authorities, Clients};
 use self::desk::Desk;
-use self::files::{CHAIN_NAMES, Files, KEY_NAMES, Place};
 use self::pair::Pair;
 use self::secrets::Block;
 
 mod clients;
 mod desk;
-pub(super) mod files;
 mod pair;
 mod secrets;
 mod shown;
 
 /// What the lines of the trace log are filed under.
 const TARGET: &str = "scorefront::certificates";
-
-/// Time between two looks at the files. A change counts when two looks find the same, because its writer may be
-/// half-way, and because certificate and key are two files.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -134,22 +128,9 @@ impl Certificates {
     }
 
     /// Looks at the files again and again.
-    async fn follow_files(mut self) {
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            // A file system that hangs must not hang the admin port with it.
-            let look = tokio::task::spawn_blocking(move || {
-                self.look();
-                self
-            });
-            match look.await {
-                Ok(returned) => self = returned,
-                Err(_) => {
-                    tracing::error!(target: TARGET, "the reader of certificates crashed; restart the router to renew them");
-                    return;
-                }
-            }
-        }
+    async fn follow_files(self) {
+        look_again(self, Self::look).await;
+        tracing::error!(target: TARGET, "the reader of certificates crashed; restart the router to renew them");
     }
 
     /// Takes up what is new in the files.

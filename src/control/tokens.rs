@@ -6,9 +6,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::certificates::files::{Files, Place};
+use super::files::{Files, Place, look_again};
 use crate::core::token::KeySet;
 use crate::core::vitals::Vitals;
 
@@ -17,9 +17,6 @@ const TARGET: &str = "scorefront::tokens";
 
 /// The file that counts in a folder.
 const NAMES: &[&str] = &["jwks.json"];
-
-/// Time between two looks at the file. A change counts when two looks find the same.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -55,22 +52,9 @@ impl Tokens {
     }
 
     /// Looks at the file for ever.
-    pub async fn follow(mut self) {
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            // A file system that hangs must not hang the admin port with it.
-            let look = tokio::task::spawn_blocking(move || {
-                self.look();
-                self
-            });
-            match look.await {
-                Ok(returned) => self = returned,
-                Err(_) => {
-                    tracing::error!(target: TARGET, "the reader of token-jwks crashed; restart the router to renew the keys");
-                    return;
-                }
-            }
-        }
+    pub async fn follow(self) {
+        look_again(self, Self::look).await;
+        tracing::error!(target: TARGET, "the reader of token-jwks crashed; restart the router to renew the keys");
     }
 
     fn look(&mut self) {

@@ -102,7 +102,7 @@ impl Outcome {
         StatusCode::from_u16(self.status_code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Whether the answer carries `Retry-After`: on 503, and on 429, and nowhere else, because clients of the incumbent retry
+    /// Whether the answer carries `Retry-After`: on 429 and 503 and nowhere else, because clients of the incumbent retry
     /// whatever carries it.
     pub fn invites_retry(self) -> bool {
         matches!(self.status_code(), 429 | 503)

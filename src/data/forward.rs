@@ -159,8 +159,8 @@ async fn attempt(
         }
         None => {
             let until = deadline.min(Instant::now() + worker.limits().connect_timeout);
-            match timeout_at(until.into(), pool::connect(replica.address, worker.limits().answer_head_bytes_max)).await
-            {
+            let connect = pool::connect(replica.address, worker.limits().answer_head_bytes_max);
+            match timeout_at(until.into(), connect).await {
                 Ok(Ok(connector)) => {
                     counts.upstream_opened.bump();
                     note_connect_success(worker, deployment, &replica);

@@ -94,7 +94,8 @@ impl Pool {
     }
 }
 
-/// Opens a connection, on which the head of an answer may have `head_max` bytes. Its driver runs as a task of its own until either side closes.
+/// Opens a connection, on which the head of an answer may have `head_max` bytes. Its driver runs as a task of its own
+/// until either side closes.
 pub(crate) async fn connect(address: SocketAddr, head_max: usize) -> std::io::Result<Connector> {
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;

@@ -9,6 +9,7 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 
@@ -21,12 +22,16 @@ pub(super) const KEY_NAMES: &[&str] = &["tls.key", "key.pem"];
 /// The largest file that is read: a chain or a key has a few thousand bytes.
 const BYTES_MAX: u64 = 256 << 10;
 
+/// Time between two looks. A change counts when two looks find the same, because its writer may be half-way, and because
+/// certificate and key are two files.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// What files hold, or why they cannot be read.
 type Content<const N: usize> = Result<[Vec<u8>; N], String>;
 
 /// A file, or a folder that has it under one of some names.
 #[derive(Debug)]
-pub(in crate::control) struct Place {
+pub(super) struct Place {
     path: PathBuf,
     /// Empty where a folder is of no use.
     names: &'static [&'static str],
@@ -34,7 +39,7 @@ pub(in crate::control) struct Place {
 
 /// See the head of the file.
 #[derive(Debug)]
-pub(in crate::control) struct Files<const N: usize> {
+pub(super) struct Files<const N: usize> {
     places: [Place; N],
     /// What the last look saw.
     seen: Option<Mark>,
@@ -45,13 +50,29 @@ pub(in crate::control) struct Files<const N: usize> {
 /// What tells one content from another, without keeping a key.
 type Mark = Result<Vec<u8>, String>;
 
+/// Lets whoever owns files look at them again and again. Ends only when a look crashes.
+pub(super) async fn look_again<T: Send + 'static>(mut owner: T, look: fn(&mut T)) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        // A file system that hangs must not hang the admin port with it.
+        let looked = tokio::task::spawn_blocking(move || {
+            look(&mut owner);
+            owner
+        });
+        match looked.await {
+            Ok(returned) => owner = returned,
+            Err(_) => return,
+        }
+    }
+}
+
 impl<const N: usize> Files<N> {
-    pub(in crate::control) fn new(places: [Place; N]) -> Self {
+    pub(super) fn new(places: [Place; N]) -> Self {
         Self { places, seen: None, told: None }
     }
 
     /// What is in them now.
-    pub(in crate::control) fn read(&mut self) -> Content<N> {
+    pub(super) fn read(&mut self) -> Content<N> {
         let content = self.content();
         self.told = Some(mark_of(&content));
         self.seen.clone_from(&self.told);
@@ -59,7 +80,7 @@ impl<const N: usize> Files<N> {
     }
 
     /// What is in them, if that is new and will stay.
-    pub(in crate::control) fn look(&mut self) -> Option<Content<N>> {
+    pub(super) fn look(&mut self) -> Option<Content<N>> {
         let content = self.content();
         let mark = Some(mark_of(&content));
         let is_settled = self.seen == mark;
@@ -72,7 +93,7 @@ impl<const N: usize> Files<N> {
     }
 
     /// Whether the last look found what was last told.
-    pub(in crate::control) fn is_as_told(&self) -> bool {
+    pub(super) fn is_as_told(&self) -> bool {
         self.seen == self.told
     }
 
@@ -86,7 +107,7 @@ impl<const N: usize> Files<N> {
 }
 
 impl Place {
-    pub(in crate::control) fn file_or_folder(path: &Path, names: &'static [&'static str]) -> Self {
+    pub(super) fn file_or_folder(path: &Path, names: &'static [&'static str]) -> Self {
         Self { path: path.to_owned(), names }
     }
 
