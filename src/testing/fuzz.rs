@@ -5,6 +5,7 @@
 
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
@@ -16,7 +17,9 @@ use crate::control::manifests;
 use crate::control::objects::Object;
 use crate::core::dice::Dice;
 use crate::core::limits::Limits;
+use crate::core::proxy_protocol::{self, Reading};
 use crate::core::route::{PublicPath, Wanted, parse_path};
+use crate::core::token::{self, KeySet, Rules};
 use crate::core::x509::Certificate;
 use crate::data::headers;
 
@@ -35,6 +38,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "facts", run: facts },
     Target { name: "config", run: config },
     Target { name: "x509", run: x509 },
+    Target { name: "proxy", run: proxy },
+    Target { name: "token", run: token },
 ];
 
 /// A path that is taken means the same to whoever decodes it: no way out of its endpoint, no hidden separator.
@@ -177,4 +182,35 @@ fn x509(bytes: &[u8]) {
     let Some(read) = Certificate::read(bytes) else { return };
     assert_eq!(Certificate::read(bytes).as_ref(), Some(&read));
     assert!(read.identity().bytes().all(|byte| (b' '..0x7f).contains(&byte)), "{read:?}");
+}
+
+/// The header of a proxy ends where it says, whatever follows and however its bytes arrive.
+fn proxy(bytes: &[u8]) {
+    let whole = proxy_protocol::read(bytes);
+    match whole {
+        Reading::Whole { length, .. } => {
+            assert!((1..=proxy_protocol::LENGTH_MAX.min(bytes.len())).contains(&length), "{length}");
+            for end in 0..length {
+                assert_eq!(proxy_protocol::read(bytes.get(..end).unwrap_or_default()), Reading::More, "at {end}");
+            }
+            assert_eq!(proxy_protocol::read(bytes.get(..length).unwrap_or_default()), whole);
+        }
+        Reading::More => assert!(bytes.len() < proxy_protocol::LENGTH_MAX, "{} bytes and no end", bytes.len()),
+        Reading::Wrong(why) => assert!(!why.is_empty()),
+    }
+}
+
+/// The two halves of an input, apart at its first empty line: a key set, and a token. Nobody here has a private key, so no
+/// token is right.
+fn token(bytes: &[u8]) {
+    let at = bytes.windows(2).position(|two| two == b"\n\n").unwrap_or(bytes.len());
+    let (set, token) = bytes.split_at_checked(at).unwrap_or_default();
+    let keys = match KeySet::read(set) {
+        Ok(keys) => keys,
+        Err(why) => return assert!(!why.is_empty() && !why.contains('\n'), "{why:?}"),
+    };
+    assert!((1..=128).contains(&keys.usable()));
+    let rules = Rules { issuer: "i".to_owned(), audiences: vec!["a".to_owned()], ..Rules::default() };
+    let verdict = token::verify(token.trim_ascii(), &keys, &rules, "iris", SystemTime::UNIX_EPOCH);
+    assert!(verdict.is_err(), "{}", bytes.escape_ascii());
 }
