@@ -8,17 +8,26 @@ use scorefront::testing::client::score;
 use scorefront::testing::replica::{ScriptedReplica, Step, ok};
 use scorefront::testing::router::Router;
 use scorefront::testing::world::World;
+use tokio::net::TcpSocket;
 
-/// An address where nobody listens.
-fn nobody() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0");
-    listener.and_then(|listener| listener.local_addr()).expect("loopback has a free port")
+/// An address where nobody listens, nor can, for as long as this lives: a port that were only free would soon be taken
+/// by a router or a replica of another test.
+struct Nobody {
+    address: SocketAddr,
+    _bound: TcpSocket,
+}
+
+fn nobody() -> Nobody {
+    let socket = TcpSocket::new_v4().expect("a socket can be made");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback has a free port");
+    Nobody { address: socket.local_addr().expect("a bound socket has an address"), _bound: socket }
 }
 
 #[tokio::test]
 async fn a_refused_connect_goes_to_another_replica_and_the_bad_one_is_left_out() {
     let replica = ScriptedReplica::start(|_| ok("alive")).await;
-    let router = Router::start(&World::new().deployment("blue", &[], &[nobody(), replica.address])).await;
+    let dead = nobody();
+    let router = Router::start(&World::new().deployment("blue", &[], &[dead.address, replica.address])).await;
     let mut client = router.client().await;
     for n in 0..40 {
         let got = client.ask(score(&n.to_string())).await;
@@ -36,10 +45,11 @@ async fn a_refused_connect_goes_to_another_replica_and_the_bad_one_is_left_out()
 #[tokio::test]
 async fn no_replica_is_tried_twice_while_there_is_one_that_was_not_tried() {
     let replica = ScriptedReplica::start(|_| ok("alive")).await;
+    let dead = [nobody(), nobody()];
     for slots in ["1", "1", "1", "1", "1", "1", "1", "1", "1", "1", "4", "4", "4", "4", "4", "0", "0", "0", "0", "0"] {
         // As many attempts as replicas: one of them wasted on a replica that was tried before is one too few.
         let settings = [("max-concurrent-requests-per-instance", slots)];
-        let addresses = [nobody(), nobody(), replica.address];
+        let addresses = [dead[0].address, dead[1].address, replica.address];
         let router = Router::start(&World::new().deployment("blue", &settings, &addresses)).await;
         let got = router.client().await.ask(score("")).await;
         assert_eq!((got.status, got.text().as_str()), (200, "alive"), "with {slots} slots");
@@ -49,7 +59,8 @@ async fn no_replica_is_tried_twice_while_there_is_one_that_was_not_tried() {
 
 #[tokio::test]
 async fn a_lone_replica_that_cannot_be_reached_is_named() {
-    let router = Router::start(&World::new().deployment("blue", &[], &[nobody()])).await;
+    let dead = nobody();
+    let router = Router::start(&World::new().deployment("blue", &[], &[dead.address])).await;
     let got = router.client().await.ask(score("")).await;
     assert_eq!((got.status, got.error("code").as_str()), (502, "ReplicaConnectFailed"));
     assert!(got.error("message").contains("iris-blue-0"), "{}", got.error("message"));
