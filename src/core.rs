@@ -21,6 +21,7 @@ pub mod proxy_protocol;
 pub mod queue;
 pub mod rate;
 pub mod record;
+pub mod replica_tls;
 pub mod route;
 pub mod slots;
 pub mod snapshot;

@@ -25,6 +25,7 @@ pub(crate) mod pending;
 pub(crate) mod pool;
 pub(crate) mod proxied;
 pub(crate) mod redirect;
+pub(crate) mod replica_tls;
 pub(crate) mod respond;
 pub(crate) mod socket;
 pub(crate) mod stream;

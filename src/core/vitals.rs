@@ -22,6 +22,8 @@ pub struct Vitals {
     pub connections: ConnectionCounts,
     /// TLS handshakes with clients.
     pub handshakes: HandshakeCounts,
+    /// TLS handshakes with replicas.
+    pub replica_handshakes: ReplicaHandshakeCounts,
     /// Certificates that clients are shown, in the order of the configuration.
     pub certificates: Mutex<Vec<CertificateState>>,
     /// The keys that tokens are checked against.
@@ -51,6 +53,7 @@ impl Vitals {
             refusals: RefusalState::new(workers),
             connections: ConnectionCounts::default(),
             handshakes: HandshakeCounts::default(),
+            replica_handshakes: ReplicaHandshakeCounts::default(),
             certificates: Mutex::default(),
             tokens: TokenState::default(),
             access_log: LogCounts::default(),
@@ -129,6 +132,19 @@ pub struct HandshakeCounts {
     pub timed_out: Counter,
     /// Not begun in time, because so many others were under way.
     pub crowded_out: Counter,
+}
+
+/// TLS handshakes with replicas, those for copies of mirrored requests included.
+#[derive(Debug, Default)]
+pub struct ReplicaHandshakeCounts {
+    /// Done from the beginning to the end.
+    pub full: Counter,
+    /// Done on the strength of an earlier one.
+    pub resumed: Counter,
+    /// Failed: the replica sent no TLS, nothing in common with the router, or no certificate to believe, or went away.
+    pub failed: Counter,
+    /// Not done in time, or not waited for because the client went away.
+    pub given_up: Counter,
 }
 
 /// The access log.

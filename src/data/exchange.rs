@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
-use super::forward::{Answer, Outgoing, forward};
+use super::forward::{self, Answer, Outgoing, forward};
 use super::headers::{self, Peer};
 use super::ledger::Ledger;
 use super::link::Link;
@@ -228,6 +228,7 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
         Refused::new(outcome, message)
     })?;
     ledger.record.deployment = Some(deployment.clone());
+    forward::check_wire(deployment)?;
     Ok(Route { deployment: deployment.clone(), endpoint: endpoint.clone(), named: named.is_some(), upgrade: None })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What may be tried again, never past the deadline, at most `max-attempts` times and within the deployment's retry
 //! budget:
-//! - a connect that was refused or timed out: nothing was sent;
+//! - a connect that was refused or timed out, or a TLS handshake that failed: nothing was sent;
 //! - a reused connection that died before the first byte of the answer: the replica closed it while it idled. It may
 //!   also have died in the middle of the work, which is why `retry-reused: "false"` switches this off.
 //!
@@ -27,6 +27,7 @@ use super::respond::Refused;
 use super::upload::{Flaw, Upload, UploadBody};
 use super::worker::Worker;
 use crate::core::outcome::Outcome;
+use crate::core::replica_tls::Wire;
 use crate::core::snapshot::{Deployment, Replica};
 
 /// What is sent to a replica, as often as need be.
@@ -81,6 +82,16 @@ impl Outgoing {
     fn is_replayable(&self) -> bool {
         self.upload.as_ref().is_none_or(Upload::is_replayable)
     }
+}
+
+/// Refuses what is for a deployment whose replicas must not be spoken to, before it waits for one of them.
+pub(crate) fn check_wire(deployment: &Deployment) -> Result<(), Refused> {
+    let Wire::Closed(why) = &deployment.wire else { return Ok(()) };
+    let (endpoint, name) = (&deployment.endpoint, &deployment.name);
+    let message = format!(
+        "Endpoint {endpoint}, deployment {name}: TLS towards its replicas was asked for and cannot be had. {why}."
+    );
+    Err(Refused::new(Outcome::ConnectFailed, message))
 }
 
 /// Forwards a request until there is an answer or nothing more can be tried.
@@ -149,7 +160,7 @@ async fn attempt(
     let deadline = plan.deadline;
     let replica = lease.replica().clone();
     let deployment = &lease.deployment().clone();
-    let take = || worker.pool.take(replica.state.serial(), replica.address, Instant::now());
+    let take = || worker.pool.take(replica.state.serial(), replica.address, &deployment.wire, Instant::now());
     let parked = if plan.may_reuse { take() } else { None };
     let counts = &worker.shared.vitals.connections;
     let connector = match parked {
@@ -159,7 +170,7 @@ async fn attempt(
         }
         None => {
             let until = deadline.min(Instant::now() + worker.limits().connect_timeout);
-            let connect = pool::connect(replica.address, worker.limits().answer_head_bytes_max);
+            let connect = pool::connect(worker, replica.address, &deployment.wire);
             match timeout_at(until.into(), connect).await {
                 Ok(Ok(connector)) => {
                     counts.upstream_opened.bump();
@@ -169,7 +180,7 @@ async fn attempt(
                 Ok(Err(error)) => return Err(Failure::Connect(lease, error)),
                 Err(_) if until == deadline => return Err(Failure::Deadline),
                 Err(_) => {
-                    let error = io::Error::new(io::ErrorKind::TimedOut, "connect-timeout-ms passed");
+                    let error = io::Error::new(io::ErrorKind::TimedOut, overdue(deployment));
                     return Err(Failure::Connect(lease, error));
                 }
             }
@@ -280,6 +291,14 @@ fn timed_out(deployment: &Deployment, ledger: &Ledger) -> Refused {
 fn is_our_shortage(error: &io::Error) -> bool {
     // ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL, ENOBUFS: std has no kinds for most of them.
     matches!(error.raw_os_error(), Some(12 | 23 | 24 | 99 | 105))
+}
+
+/// What took too long.
+fn overdue(deployment: &Deployment) -> &'static str {
+    match deployment.wire {
+        Wire::Tls(_) => "connect-timeout-ms passed before the TLS handshake was over",
+        Wire::Plain | Wire::Closed(_) => "connect-timeout-ms passed",
+    }
 }
 
 fn connect_failed(deployment: &Deployment, lease: &Lease, error: &io::Error) -> Refused {

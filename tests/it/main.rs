@@ -15,6 +15,7 @@ mod proxy_protocol;
 mod queueing;
 mod rates;
 mod regressions;
+mod replica_tls;
 mod retry;
 mod routing;
 mod slow_readers;

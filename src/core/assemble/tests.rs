@@ -2,6 +2,8 @@
 
 #[path = "tests/rules.rs"]
 mod rules;
+#[path = "tests/wire.rs"]
+mod wire;
 
 use std::cell::RefCell;
 use std::net::IpAddr;
