@@ -3,8 +3,8 @@
 //! Owner: the rules of the deployment ([`ReplicaTls`]): what is made of them here lives as long as they do, for all
 //! workers. So other authorities or another name mean other sessions too, and nothing of the old ones counts.
 //! Holds: no byte of a request goes to a replica before its certificate was found to be for the right name and from
-//! one of the authorities. Sessions are remembered by address, because replicas do not know each other's, for so many
-//! addresses at most.
+//! one of the authorities, and is valid now: that of a resumed session is checked again. Sessions are remembered by
+//! address, because replicas do not know each other's, for so many addresses at most.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,9 +12,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{ClientConnection, Resumption, WebPkiServerVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::version::{TLS12, TLS13};
 use rustls::{CertificateError, ClientConfig, Error, HandshakeKind, InvalidMessage, RootCertStore};
 use tokio::net::TcpStream;
@@ -36,6 +37,7 @@ const ADDRESSES_MAX: usize = 4096;
 /// What is made of the rules of one deployment.
 struct Client {
     config: ClientConfig,
+    verifier: Arc<WebPkiServerVerifier>,
     name: ServerName<'static>,
     /// The same, each with sessions of its own.
     by_address: Mutex<HashMap<SocketAddr, Arc<ClientConfig>>>,
@@ -48,11 +50,14 @@ impl Client {
             roots.add(CertificateDer::from(der).into_owned()).map_err(|error| error.to_string())?;
         }
         let name = ServerName::try_from(tls.server_name.to_string()).map_err(|error| error.to_string())?;
-        let builder = ClientConfig::builder_with_provider(default_provider().into());
+        let provider = Arc::new(default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone());
+        let verifier = verifier.build().map_err(|error| error.to_string())?;
+        let builder = ClientConfig::builder_with_provider(provider);
         let builder = builder.with_protocol_versions(&[&TLS13, &TLS12]).map_err(|error| error.to_string())?;
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        let mut config = builder.with_webpki_verifier(verifier.clone()).with_no_client_auth();
         config.alpn_protocols = vec![HTTP11.to_vec()];
-        Ok(Self { config, name, by_address: Mutex::default() })
+        Ok(Self { config, verifier, name, by_address: Mutex::default() })
     }
 
     fn config_for(&self, address: SocketAddr) -> Arc<ClientConfig> {
@@ -66,6 +71,21 @@ impl Client {
             Arc::new(config)
         };
         known.entry(address).or_insert_with(fresh).clone()
+    }
+
+    /// A resumed session brings back a certificate that was valid when it began: it must still be at `now`. Otherwise
+    /// what is remembered of the address is forgotten, so that the next handshake is a whole one.
+    fn check_again(&self, session: &ClientConnection, address: SocketAddr, now: UnixTime) -> Result<(), Error> {
+        if session.handshake_kind() != Some(HandshakeKind::Resumed) {
+            return Ok(());
+        }
+        let chain = session.peer_certificates().and_then(<[_]>::split_first);
+        let (own, others) = chain.ok_or(Error::NoCertificatesPresented)?;
+        let checked = self.verifier.verify_server_cert(own, others, &self.name, &[], now);
+        if checked.is_err() {
+            self.by_address.lock().remove(&address);
+        }
+        checked.map(drop)
     }
 }
 
@@ -84,11 +104,22 @@ pub(super) async fn shake_hands(
     };
     let connector = TlsConnector::from(client.config_for(address));
     match connector.connect(client.name.clone(), socket).await {
-        Ok(stream) => {
-            under_way.done(stream.get_ref().1.handshake_kind());
-            Ok(stream)
+        Ok(stream) => match client.check_again(stream.get_ref().1, address, UnixTime::now()) {
+            Ok(()) => {
+                under_way.done(stream.get_ref().1.handshake_kind());
+                Ok(stream)
+            }
+            Err(error) => under_way.failed(describe(&error, tls)),
+        },
+        Err(error) => {
+            let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+            let gone = error.kind() == io::ErrorKind::UnexpectedEof;
+            under_way.failed(match cause {
+                Some(cause) => describe(cause, tls),
+                None if gone => "it closed the connection during the handshake".to_owned(),
+                None => error.to_string(),
+            })
         }
-        Err(error) => under_way.failed(describe(&error, tls)),
     }
 }
 
@@ -121,15 +152,9 @@ impl Drop for UnderWay<'_> {
 }
 
 /// What went wrong, and where to look.
-fn describe(error: &io::Error, tls: &ReplicaTls) -> String {
+fn describe(error: &Error, tls: &ReplicaTls) -> String {
     let name = &tls.server_name;
-    let Some(cause) = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>()) else {
-        return match error.kind() {
-            io::ErrorKind::UnexpectedEof => "it closed the connection during the handshake".to_owned(),
-            _ => error.to_string(),
-        };
-    };
-    match cause {
+    match error {
         // A bad signature: another authority of the same name.
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "its certificate is not from an authority in the ca.crt that replica-tls-ca-secret names".to_owned()
@@ -152,3 +177,7 @@ fn describe(error: &io::Error, tls: &ReplicaTls) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+#[path = "replica_tls/tests.rs"]
+mod tests;
