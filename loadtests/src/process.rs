@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-/// How long a process may take until it answers.
-const START_MAX: Duration = Duration::from_secs(30);
+/// How long a process may take until it answers: one with 10,000 deployments has much to read.
+const START_MAX: Duration = Duration::from_secs(120);
 
 /// How long a process may take to end after it was asked to.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -73,6 +73,13 @@ impl Process {
     pub fn cpu_time(&self) -> anyhow::Result<Duration> {
         let ticks = ticks_of(self.child.id())?;
         Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    }
+
+    /// Resident memory now.
+    pub fn resident_kib(&self) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        line.trim().trim_end_matches(" kB").parse().context("VmRSS is not a number")
     }
 
     fn printed(&self) -> String {
