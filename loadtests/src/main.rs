@@ -3,6 +3,8 @@
 //! Holds: traffic goes to loopback only; every scenario is bounded in requests and time, and ends the processes that
 //! it started. `README.md` describes the method.
 
+mod churn;
+mod cluster;
 mod contenders;
 mod dice;
 mod floor;
@@ -24,7 +26,7 @@ use clap::{Parser, Subcommand};
 
 use crate::report::Verdict;
 
-/// Scorefront beside its peers: waiting, speed, latency, memory.
+/// Scorefront beside its peers: waiting, speed, latency, churn, memory.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Arguments {
@@ -40,6 +42,8 @@ enum Scenario {
     Speed(speed::Arguments),
     /// What a front-end adds to the time of a request at 5,000 requests a second.
     Latency(latency::Arguments),
+    /// What 1,000 changed EndpointSlices a second do to requests.
+    Churn(churn::Arguments),
     /// Resident memory at rest and with 10,000 idle connections.
     Memory(memory::Arguments),
     /// The bare forwarder, as `speed` starts it.
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Scenario::Waiting(arguments) => waiting::run(&arguments),
         Scenario::Speed(arguments) => speed::run(&arguments),
         Scenario::Latency(arguments) => latency::run(&arguments),
+        Scenario::Churn(arguments) => churn::run(&arguments),
         Scenario::Memory(arguments) => memory::run(&arguments),
         Scenario::Floor(arguments) => floor::run(&arguments).map(|()| Verdict::Passed).map_err(Into::into),
         Scenario::Origin(arguments) => origin::run(&arguments).map(|()| Verdict::Passed).map_err(Into::into),
