@@ -204,8 +204,10 @@ async fn a_replica_that_is_not_believed_is_left_out_and_the_others_serve() {
         assert_eq!(client.ask(score("x")).await.status, 200);
     }
     let labels = "{form=\"endpoint\",endpoint=\"iris\",deployment=\"blue\"}";
-    assert_eq!(router.metric(&format!("scorefront_ejections_total{labels}")).await, 1.0);
-    assert_eq!((handshakes(&router, "failed").await, bad.seen().len()), (3.0, 0));
+    // Three failures in a row, and one for each time that it was tried again after a while.
+    let left_out = router.metric(&format!("scorefront_ejections_total{labels}")).await;
+    assert!(left_out >= 1.0, "{left_out}");
+    assert_eq!((handshakes(&router, "failed").await, bad.seen().len()), (left_out + 2.0, 0));
     router.drain().await;
 }
 
