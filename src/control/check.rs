@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::core::facts::{Problem, Settings};
+use crate::core::replica_tls::Wire;
 use crate::core::snapshot::{Access, Deployment, Endpoint, Snapshot};
 
 /// The most addresses that one line shows.
@@ -98,6 +99,11 @@ fn replicas(deployment: &Deployment) -> String {
     if !addresses.is_empty() {
         let more = if deployment.replicas.len() > ADDRESSES_MAX { ", ..." } else { "" };
         let _ = write!(text, " ({}{more})", addresses.join(", "));
+    }
+    match &deployment.wire {
+        Wire::Plain => {}
+        Wire::Tls(tls) => drop(write!(text, ", TLS for {}", tls.server_name)),
+        Wire::Closed(_) => text.push_str(", closed"),
     }
     text
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
+use scorefront::control::check;
 use scorefront::control::discovery::{Discovery, Source};
 use scorefront::control::state_file::StateFile;
 use scorefront::core::facts::Form;
@@ -58,11 +59,14 @@ async fn a_secret_that_appears_changes_and_disappears_opens_changes_and_closes_t
     api.apply(blue());
     let router = Running::start(vec![cluster(&api)], &[]);
     closes(&router, "there is no Secret ml/ca").await;
+    assert!(check::render(&router.store.load(), &[]).contains("1 ready (10.0.0.1:5001), closed\n"));
     router.complains(&["ml/blue", "replica-tls-ca-secret", "there is no Secret ml/ca"]).await;
     api.apply([secret(&pem())]);
     let first = speaks_tls(&router, None).await;
     assert_eq!(&*first.server_name, "blue.ml.svc");
     router.complains_no_more().await;
+    let printed = check::render(&router.store.load(), &[]);
+    assert!(printed.contains("1 ready (10.0.0.1:5001), TLS for blue.ml.svc\n"), "{printed}");
     api.apply([secret(&format!("{}{}", pem(), pem()))]);
     let second = speaks_tls(&router, Some(&first)).await;
     assert_eq!((first.roots.iter().len(), second.roots.iter().len()), (1, 2));
