@@ -13,6 +13,7 @@ pub mod gate;
 pub mod keys;
 pub mod limiter;
 pub mod limits;
+pub mod memory;
 pub mod outcome;
 pub mod pace;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub mod queue;
 pub mod rate;
 pub mod record;
 pub mod route;
+pub mod shares;
 pub mod slots;
 pub mod snapshot;
 pub mod split;

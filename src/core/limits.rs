@@ -89,6 +89,10 @@ pub struct Limits {
     pub replay_bytes_total_max: usize,
     /// Requests in line, over all deployments.
     pub queued_max: usize,
+    /// Requests under way, over all endpoints.
+    pub requests_max: usize,
+    /// How much of what others leave of these three one endpoint may have, in percent.
+    pub share_percent_max: u32,
     /// Whether answers carry `Server-Timing`.
     pub server_timing: bool,
     /// Whether `Authorization` is passed on to replicas.
@@ -132,6 +136,8 @@ impl Default for Limits {
             answer_head_bytes_max: 256 << 10,
             replay_bytes_total_max: 128 << 20,
             queued_max: 10_000,
+            requests_max: 20_000,
+            share_percent_max: 80,
             server_timing: true,
             pass_authorization: false,
             tokens: Rules::default(),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::cors::Cors;
 use super::facts::{Form, KeyDigest, Name, ObjectRef, Settings};
 use super::limiter::Limiter;
+use super::shares::Shares;
 use super::split::Split;
 use super::state::{DeploymentState, RefusalState, ReplicaState};
 
@@ -119,6 +120,8 @@ pub struct Endpoint {
     pub limiter: Limiter,
     /// Requests turned away before a deployment was chosen.
     pub refusals: Arc<RefusalState>,
+    /// What it has of what all endpoints have in common.
+    pub shares: Arc<Shares>,
 }
 
 impl Endpoint {

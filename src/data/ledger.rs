@@ -12,6 +12,7 @@ use http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::cors::Marks;
+use super::entry;
 use super::link::Link;
 use super::upload::{Upload, discard};
 use crate::core::limiter::Passed;
@@ -27,6 +28,8 @@ pub(crate) struct Ledger {
     pub(crate) mirror: Option<oneshot::Sender<StatusCode>>,
     /// What the answer says about CORS, where the router is to say.
     pub(crate) cors: Option<Box<Marks>>,
+    /// Whether it counts among the requests under way, of all and of its endpoint.
+    pub(crate) counts: bool,
     /// What it holds of the endpoint's rate limits, until the end of the answer at the latest.
     pub(crate) passed: Option<Passed>,
     link: Arc<Link>,
@@ -35,7 +38,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new(record: Record, link: Arc<Link>) -> Self {
         link.begin();
-        Self { record: Box::new(record), upload: None, mirror: None, cors: None, passed: None, link }
+        Self { record: Box::new(record), upload: None, mirror: None, cors: None, counts: false, passed: None, link }
     }
 
     /// Says how it ended. The status stays as it was sent where an answer had begun.
@@ -148,6 +151,9 @@ impl Drop for Ledger {
             let _ = mirror.send(status);
         }
         self.take_over_upload();
+        if let (true, Some(endpoint)) = (self.counts, &self.record.endpoint) {
+            entry::leave(&self.link.worker, endpoint);
+        }
         self.count(end);
         self.link.worker.log.write(&self.record, end);
         self.link.end(end);

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use super::kept::Kept;
 use super::linger::read_over;
 use super::worker::Worker;
+use crate::core::shares::Shares;
 
 /// The exchange's side.
 #[derive(Clone, Debug)]
@@ -74,7 +75,7 @@ struct Source {
 
 impl Upload {
     /// From the client's body. `None` where there is none.
-    pub(crate) fn new(incoming: Incoming, worker: &Arc<Worker>, bytes_max: u64) -> Option<Self> {
+    pub(crate) fn new(incoming: Incoming, worker: &Arc<Worker>, shares: &Arc<Shares>, bytes_max: u64) -> Option<Self> {
         if incoming.is_end_stream() {
             return None;
         }
@@ -82,7 +83,7 @@ impl Upload {
         let source = Source {
             incoming: Some(incoming),
             progress: Progress::default(),
-            kept: Kept::new(worker.clone()),
+            kept: Kept::new(worker.clone(), shares.clone()),
             whole: true,
             trailers: None,
             bytes_max,

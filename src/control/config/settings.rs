@@ -232,4 +232,7 @@ pub const SETTINGS: &[Setting] = &[
     limits::REPLAY_TOTAL,
     limits::QUEUED,
     limits::RESETS,
+    limits::MEMORY,
+    limits::REQUESTS,
+    limits::SHARE,
 ];

@@ -1,7 +1,7 @@
 //! The rows about limits over all requests, and on what replicas send.
 
 use crate::control::config::rows::number;
-use crate::control::config::setting::Setting;
+use crate::control::config::setting::{Group, Setting, Slot};
 
 pub(super) const ANSWER_HEAD: Setting = number!(
     "max-answer-head-bytes",
@@ -37,4 +37,34 @@ pub(super) const RESETS: Setting = number!(
     100_000,
     limits.reset_streams_max,
     "HTTP/2 streams of one connection that its client may reset before the router has looked at them; with more the connection is ended."
+);
+
+pub(super) const MEMORY: Setting = Setting {
+    key: "max-memory-bytes",
+    group: Group::Router,
+    meaning: "Resident memory of the process above which new requests are turned away with 503, while what runs is served, until it has come down to nine tenths of that. 0: never.",
+    slot: Slot::Number {
+        min: 0,
+        max: 1 << 50,
+        read: |config| config.memory_bytes_max.unwrap_or(0),
+        write: |config, number| config.memory_bytes_max = Some(number),
+    },
+};
+
+pub(super) const REQUESTS: Setting = number!(
+    "max-requests",
+    Clients,
+    1,
+    10_000_000,
+    limits.requests_max,
+    "Requests under way at a time, over all endpoints, from their heads to the ends of their answers; above that 503."
+);
+
+pub(super) const SHARE: Setting = number!(
+    "max-share-percent",
+    Clients,
+    1,
+    100,
+    limits.share_percent_max,
+    "How much one endpoint may have of what the others leave of max-requests, max-queued-requests and max-replay-bytes-total; above that 503. So there is room left for the others, however one of them is flooded. 100: no shares."
 );
