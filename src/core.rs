@@ -16,6 +16,7 @@ pub mod limits;
 pub mod memory;
 pub mod outcome;
 pub mod pace;
+pub mod patience;
 #[cfg(test)]
 mod properties;
 pub mod proxy_protocol;

@@ -102,6 +102,10 @@ pub struct ConnectionCounts {
     pub lingering: AtomicUsize,
     /// Those that were cut off because it took too long.
     pub lingering_cut: Counter,
+    /// Clients whose request bodies came too slowly.
+    pub slow_bodies: Counter,
+    /// Clients that took answers too slowly.
+    pub slow_readers: Counter,
     /// Connections of trusted proxies that did not begin with a PROXY header.
     pub proxy_headers_wrong: Counter,
     /// Failed accepts.

@@ -191,7 +191,7 @@ const BUFFER_MIN: usize = 8 << 10;
 
 fn http2_builder(worker: &Worker) -> http2::Builder<StreamExecutor> {
     let limits = worker.limits();
-    let mut builder = http2::Builder::new(StreamExecutor { patience: limits.body_timeout });
+    let mut builder = http2::Builder::new(StreamExecutor { tempo: limits.answer_tempo() });
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
@@ -325,7 +325,10 @@ async fn ring(link: &Link, alarm: &mut Pin<Box<Sleep>>) -> Doing {
             Doing::Idle => Some(at(since, idle_max(link))),
             Doing::Exchange => None,
         };
-        let by_writing = link.blocked_since().map(|since| at(since, limits.body_timeout));
+        let by_writing = link.waits_until().map(|until| at(until, Duration::ZERO));
+        if by_writing.is_some_and(|until| until <= now) {
+            link.set_untaken();
+        }
         let next = by_state.into_iter().chain(by_writing).min();
         if next.is_some_and(|next| next <= now) {
             return doing;

@@ -35,6 +35,9 @@ pub(crate) struct Ledger {
     link: Arc<Link>,
 }
 
+const UNTAKEN: &str =
+    "the client took nothing of the answer for body-timeout-ms, or less than min-answer-bytes-per-second";
+
 impl Ledger {
     pub(crate) fn new(record: Record, link: Arc<Link>) -> Self {
         link.begin();
@@ -44,6 +47,13 @@ impl Ledger {
     /// Says how it ended. The status stays as it was sent where an answer had begun.
     pub(crate) fn conclude(&mut self, outcome: Outcome) {
         self.record.outcome = outcome;
+    }
+
+    /// The client takes nothing of the answer, or too little at a time.
+    pub(crate) fn leave_untaken(&mut self) {
+        self.conclude(Outcome::ClientGone);
+        self.link.worker.shared.vitals.connections.slow_readers.bump();
+        self.record.detail = Some(UNTAKEN.into());
     }
 
     /// Marks the client's connection: what it got of the answer must not look whole.
@@ -145,6 +155,9 @@ impl Drop for Ledger {
         }
         if self.record.status.is_none() {
             self.record.status = Some(self.record.outcome.status());
+        }
+        if self.record.outcome == Outcome::ClientGone && self.link.is_untaken() {
+            self.record.detail.get_or_insert_with(|| UNTAKEN.into());
         }
         if let (Some(mirror), Some(status)) = (self.mirror.take(), self.record.status) {
             // Where the copy is done already, nobody is interested any more.

@@ -19,6 +19,7 @@ mod regressions;
 mod retry;
 mod routing;
 mod shares;
+mod slow_clients;
 mod slow_readers;
 mod smuggling;
 mod streaming;

@@ -235,4 +235,6 @@ pub const SETTINGS: &[Setting] = &[
     limits::MEMORY,
     limits::REQUESTS,
     limits::SHARE,
+    limits::BODY_RATE,
+    limits::ANSWER_RATE,
 ];

@@ -134,6 +134,8 @@ metrics! {
         "Clients whose refused requests are read over, so that they see the answer";
     LINGERING_CUT = Counter "scorefront_lingering_clients_cut_total" &[],
         "Those cut off because they were still sending, or silent, when their time was up (linger-timeout-ms)";
+    SLOW_CLIENTS = Counter "scorefront_slow_clients_cut_total" &["what"],
+        "Clients cut off because they were too slow: body (they sent it silently or below min-body-bytes-per-second), answer (they took it so, min-answer-bytes-per-second)";
     PROXY_HEADERS_WRONG = Counter "scorefront_proxy_protocol_errors_total" &[],
         "Connections of trusted proxies that were closed because they did not begin with a PROXY header (proxy-protocol)";
     ACCEPT_ERRORS = Counter "scorefront_accept_errors_total" &[],

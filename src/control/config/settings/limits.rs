@@ -68,3 +68,21 @@ pub(super) const SHARE: Setting = number!(
     limits.share_percent_max,
     "How much one endpoint may have of what the others leave of max-requests, max-queued-requests and max-replay-bytes-total; above that 503. So there is room left for the others, however one of them is flooded. 100: no shares."
 );
+
+pub(super) const BODY_RATE: Setting = number!(
+    "min-body-bytes-per-second",
+    Clients,
+    0,
+    1 << 20,
+    limits.body_rate_min,
+    "Slowest rate of a request body, judged after body-timeout-ms; then 408. Only time in which the client is waited for counts. 0: any rate, as long as it is not silent for body-timeout-ms."
+);
+
+pub(super) const ANSWER_RATE: Setting = number!(
+    "min-answer-bytes-per-second",
+    Clients,
+    0,
+    1 << 20,
+    limits.answer_rate_min,
+    "Slowest rate at which a client takes an answer that waits for it, with body-timeout-ms to spare; slower ones are cut off. Pauses of the model do not count. 0: any rate, as long as it takes something within body-timeout-ms."
+);
