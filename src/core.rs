@@ -13,8 +13,10 @@ pub mod gate;
 pub mod keys;
 pub mod limiter;
 pub mod limits;
+pub mod memory;
 pub mod outcome;
 pub mod pace;
+pub mod patience;
 #[cfg(test)]
 mod properties;
 pub mod proxy_protocol;
@@ -23,6 +25,7 @@ pub mod rate;
 pub mod record;
 pub mod replica_tls;
 pub mod route;
+pub mod shares;
 pub mod slots;
 pub mod snapshot;
 pub mod split;

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::certificates::CertificateState;
 use super::count::Counter;
 use super::facts::Problem;
+use super::memory::Memory;
 use super::state::RefusalState;
 use super::token::TokenState;
 
@@ -36,6 +37,10 @@ pub struct Vitals {
     pub state_file: StateFileCounts,
     /// What is kept of request bodies for other attempts.
     pub replay: ReplayCounts,
+    /// The memory of the process.
+    pub memory: Memory,
+    /// Requests under way, over all endpoints.
+    pub requests: AtomicUsize,
     /// Requests in line, over all deployments.
     pub queued: AtomicUsize,
     /// Requests turned away because of that number.
@@ -60,6 +65,8 @@ impl Vitals {
             discovery: DiscoveryCounts::default(),
             state_file: StateFileCounts::default(),
             replay: ReplayCounts::default(),
+            memory: Memory::default(),
+            requests: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
             crowded_out: Counter::default(),
             mirrors: AtomicUsize::new(0),
@@ -98,6 +105,10 @@ pub struct ConnectionCounts {
     pub lingering: AtomicUsize,
     /// Those that were cut off because it took too long.
     pub lingering_cut: Counter,
+    /// Clients whose request bodies came too slowly.
+    pub slow_bodies: Counter,
+    /// Clients that took answers too slowly.
+    pub slow_readers: Counter,
     /// Connections of trusted proxies that did not begin with a PROXY header.
     pub proxy_headers_wrong: Counter,
     /// Failed accepts.
