@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::failures;
 use super::token::Rules;
 
 /// A version of TLS.
@@ -95,6 +96,8 @@ pub struct Limits {
     pub pass_authorization: bool,
     /// What tokens must say.
     pub tokens: Rules,
+    /// How failed attempts are slowed.
+    pub failures: failures::Rules,
     /// Peers whose `X-Forwarded-*` and `x-request-id` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether connections from those begin with a PROXY header.
@@ -135,6 +138,7 @@ impl Default for Limits {
             server_timing: true,
             pass_authorization: false,
             tokens: Rules::default(),
+            failures: failures::Rules::default(),
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
         }

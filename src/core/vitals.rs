@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::certificates::CertificateState;
 use super::count::Counter;
 use super::facts::Problem;
+use super::failures::Failures;
 use super::state::RefusalState;
 use super::token::TokenState;
 
@@ -26,6 +27,8 @@ pub struct Vitals {
     pub certificates: Mutex<Vec<CertificateState>>,
     /// The keys that tokens are checked against.
     pub tokens: TokenState,
+    /// Failed attempts of clients to prove who they are.
+    pub auth: AuthState,
     /// The access log.
     pub access_log: LogCounts,
     /// Discovery.
@@ -53,6 +56,7 @@ impl Vitals {
             handshakes: HandshakeCounts::default(),
             certificates: Mutex::default(),
             tokens: TokenState::default(),
+            auth: AuthState::default(),
             access_log: LogCounts::default(),
             discovery: DiscoveryCounts::default(),
             state_file: StateFileCounts::default(),
@@ -129,6 +133,17 @@ pub struct HandshakeCounts {
     pub timed_out: Counter,
     /// Not begun in time, because so many others were under way.
     pub crowded_out: Counter,
+}
+
+/// Failed attempts of clients to prove who they are.
+#[derive(Debug, Default)]
+pub struct AuthState {
+    /// Who failed how often lately.
+    pub failures: Failures,
+    /// Answers held back now.
+    pub held: AtomicUsize,
+    /// Answers held back so far.
+    pub late: Counter,
 }
 
 /// The access log.

@@ -11,6 +11,7 @@ use http::{Response, StatusCode};
 use uuid::Uuid;
 
 use super::headers;
+use super::late::Late;
 use super::ledger::Ledger;
 use super::stream::AnswerBody;
 use crate::core::limiter::Which;
@@ -37,11 +38,21 @@ pub(crate) struct Refused {
     pub(crate) location: Option<HeaderValue>,
     /// The rate limit that was in the way.
     pub(crate) limit: Option<Which>,
+    /// What holds the answer back.
+    pub(crate) late: Option<Box<Late>>,
 }
 
 impl Refused {
     pub(crate) fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), retry_after_seconds: 1, close: false, location: None, limit: None }
+        Self {
+            outcome,
+            message: message.into(),
+            retry_after_seconds: 1,
+            close: false,
+            location: None,
+            limit: None,
+            late: None,
+        }
     }
 
     /// After so many seconds it may be worth another try.
@@ -53,6 +64,12 @@ impl Refused {
     /// It is over this rate limit.
     pub(crate) fn over(mut self, limit: Which) -> Self {
         self.limit = Some(limit);
+        self
+    }
+
+    /// The answer is held back.
+    pub(crate) fn late(mut self, late: Late) -> Self {
+        self.late = Some(Box::new(late));
         self
     }
 

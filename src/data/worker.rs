@@ -53,6 +53,8 @@ pub struct Shared {
     pub vitals: Arc<Vitals>,
     /// Connections of each client address.
     pub addresses: Arc<Addresses>,
+    /// Answers to failed attempts that are held back, by client address.
+    pub late: Arc<Addresses>,
     /// Connections over a limit that may be told so at a time.
     pub turned_away: Arc<Semaphore>,
     /// Where the router is on its way out.
@@ -71,6 +73,7 @@ impl Shared {
             snapshot,
             vitals,
             addresses: Arc::new(Addresses::new(limits.connections_per_address_max)),
+            late: Arc::new(Addresses::new(limits.failures.held_max / 10 + 1)),
             turned_away: Arc::new(Semaphore::new(limits.connections_max / 10 + 1)),
             limits: Arc::new(limits),
             phase,

@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
 mod abandon;
+mod auth_failures;
 mod changes;
 mod cors;
 mod downgrade;

@@ -8,6 +8,7 @@ use super::rows::{millis, number, switch};
 pub use super::setting::{Group, Setting};
 
 mod addresses;
+mod failures;
 mod limits;
 mod state;
 mod tls;
@@ -93,6 +94,10 @@ pub const SETTINGS: &[Setting] = &[
         "Client connections at a time; more are turned away."
     ),
     addresses::CONNECTIONS_MAX,
+    failures::FREE,
+    failures::DELAY_MAX,
+    failures::HELD_MAX,
+    failures::ADDRESSES_MAX,
     number!(
         "max-streams",
         Clients,

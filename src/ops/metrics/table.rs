@@ -190,6 +190,16 @@ metrics! {
         "Times that another key set was taken up";
     TOKEN_KEYS_FAILURES = Counter "scorefront_token_keys_failures_total" &[],
         "Looks at token-jwks that found no usable key set";
+    AUTH_LATE = Counter "scorefront_auth_failures_late_total" &[],
+        "Failed attempts that were answered late (auth-failures-free); those refused with 429 instead are counted by outcome";
+    AUTH_HELD = Gauge "scorefront_auth_answers_held" &[],
+        "Answers to failed attempts that are held back";
+    AUTH_HELD_LIMIT = Gauge "scorefront_auth_answers_held_limit" &[],
+        "Most answers that may be held back (max-held-auth-answers)";
+    AUTH_ADDRESSES = Gauge "scorefront_auth_failure_addresses" &[],
+        "Client addresses with failed attempts that are not forgiven yet";
+    AUTH_ADDRESSES_LIMIT = Gauge "scorefront_auth_failure_addresses_limit" &[],
+        "Most of those that are remembered (max-auth-failure-addresses, rounded up to eights)";
     REPLAY_BYTES = Gauge "scorefront_replay_bytes" &[],
         "What is kept of request bodies for another attempt, of all requests";
     REPLAY_BYTES_LIMIT = Gauge "scorefront_replay_bytes_limit" &[],
