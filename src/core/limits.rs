@@ -59,6 +59,8 @@ pub struct Limits {
     pub tls_handshake_timeout: Duration,
     /// TLS handshakes under way at a time, over all workers.
     pub tls_handshakes_max: usize,
+    /// Those of one client address, waiting ones included; trusted proxies may have any number. 0: no limit.
+    pub tls_handshakes_per_address_max: usize,
     /// Where clients without TLS are sent: the port of HTTPS as they reach it. `None`: they are served.
     pub https_port: Option<u16>,
     /// Part of a request body that is kept for another attempt, in bytes.
@@ -120,6 +122,7 @@ impl Default for Limits {
             tls_version_min: TlsVersion::V12,
             tls_handshake_timeout: Duration::from_secs(5),
             tls_handshakes_max: 1000,
+            tls_handshakes_per_address_max: 200,
             https_port: None,
             replay_bytes_max: 64 << 10,
             connect_timeout: Duration::from_secs(1),

@@ -133,6 +133,8 @@ pub struct HandshakeCounts {
     pub timed_out: Counter,
     /// Not begun in time, because so many others were under way.
     pub crowded_out: Counter,
+    /// Not begun, because their address had as many as it may have.
+    pub crowded_address: Counter,
 }
 
 /// Failed attempts of clients to prove who they are.

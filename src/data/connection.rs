@@ -70,11 +70,13 @@ async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tl
     // Without it small answers would wait for acknowledgements; where it cannot be set, the connection is dying.
     let _ = socket.set_nodelay(true);
     let Some(peer) = proxied::client(worker, &mut socket, peer).await else { return };
-    let Some(place) = worker.shared.place(peer.ip()) else { return turn_away(worker, socket, tls.is_some()).await };
+    let Some(place) = worker.shared.place(&worker.shared.addresses, peer.ip()) else {
+        return turn_away(worker, socket, tls.is_some()).await;
+    };
     let (transport, secured) = match tls {
         None => (Transport::Plain(socket), None),
         // In a box, so that connections without TLS do not carry the size of a handshake.
-        Some(tls) => match Box::pin(tls.open(worker, socket)).await {
+        Some(tls) => match Box::pin(tls.open(worker, socket, peer.ip())).await {
             Some((transport, secured)) => (transport, Some(secured)),
             None => return,
         },

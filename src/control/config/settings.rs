@@ -41,6 +41,7 @@ pub const SETTINGS: &[Setting] = &[
         limits.tls_handshakes_max,
         "Handshakes under way at a time; further ones wait."
     ),
+    tls::HANDSHAKES_PER_ADDRESS,
     tls::REDIRECT,
     tls::CLIENT_CA,
     tls::CLIENT_AUTH,

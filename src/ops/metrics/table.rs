@@ -171,7 +171,7 @@ metrics! {
     BUILD = Info "scorefront_build_info" &["version", "commit"],
         "What is running";
     TLS_HANDSHAKES = Counter "scorefront_tls_handshakes_total" &["result"],
-        "TLS handshakes that are over: full, resumed, failed, timed_out, crowded_out (waited for others and never began)";
+        "TLS handshakes that are over: full, resumed, failed, timed_out, crowded_out (waited for others and never began), crowded_address (its address had as many as it may have)";
     TLS_HANDSHAKES_OPEN = Gauge "scorefront_tls_open_handshakes" &[],
         "TLS handshakes under way";
     TLS_HANDSHAKES_LIMIT = Gauge "scorefront_tls_open_handshakes_limit" &[],
