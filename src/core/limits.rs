@@ -49,6 +49,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Those of one client address; trusted proxies may have any number. 0: no limit.
     pub connections_per_address_max: usize,
+    /// Requests of one client connection, before it is ended in order. 0: no limit.
+    pub requests_per_connection_max: u64,
     /// HTTP/2 streams of one client connection at a time.
     pub streams_max: u32,
     /// HTTP/2 streams that a client reset before the router had looked at them, before its connection is ended.
@@ -117,6 +119,7 @@ impl Default for Limits {
             body_bytes_max: 100 << 20,
             connections_max: 10_000,
             connections_per_address_max: 2000,
+            requests_per_connection_max: 0,
             streams_max: 128,
             reset_streams_max: 20,
             tls_version_min: TlsVersion::V12,

@@ -95,6 +95,8 @@ pub struct ConnectionCounts {
     pub refused: Counter,
     /// Turned away because their address had as many as it may have.
     pub crowded: Counter,
+    /// Ended because they had as many requests as they may have.
+    pub used_up: Counter,
     /// Clients whose refused requests are read over now.
     pub lingering: AtomicUsize,
     /// Those that were cut off because it took too long.

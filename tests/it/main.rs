@@ -16,6 +16,7 @@ mod proxy_protocol;
 mod queueing;
 mod rates;
 mod regressions;
+mod requests_per_connection;
 mod retry;
 mod routing;
 mod slow_readers;

@@ -95,6 +95,7 @@ pub const SETTINGS: &[Setting] = &[
         "Client connections at a time; more are turned away."
     ),
     addresses::CONNECTIONS_MAX,
+    addresses::REQUESTS_MAX,
     failures::FREE,
     failures::DELAY_MAX,
     failures::HELD_MAX,

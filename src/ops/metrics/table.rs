@@ -130,6 +130,8 @@ metrics! {
         "Client connections turned away at the limit";
     CROWDED = Counter "scorefront_connections_refused_per_address_total" &[],
         "Client connections turned away because their address had as many as max-connections-per-address allows";
+    USED_UP = Counter "scorefront_connections_used_up_total" &[],
+        "Client connections ended because they had as many requests as max-requests-per-connection allows";
     LINGERING = Gauge "scorefront_lingering_clients" &[],
         "Clients whose refused requests are read over, so that they see the answer";
     LINGERING_CUT = Counter "scorefront_lingering_clients_cut_total" &[],
