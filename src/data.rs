@@ -16,6 +16,7 @@ mod exchange;
 pub(crate) mod forward;
 pub(crate) mod headers;
 pub(crate) mod kept;
+mod late;
 pub(crate) mod ledger;
 pub(crate) mod linger;
 pub(crate) mod link;

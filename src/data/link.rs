@@ -62,6 +62,8 @@ pub(crate) struct Link {
     untaken: AtomicBool,
     /// Exchanges under way: more than one with HTTP/2.
     exchanges: AtomicU64,
+    /// Requests so far, where there is a limit.
+    requests: AtomicU64,
     /// Whether an answer broke off, so that the connection must end visibly broken.
     broken: AtomicBool,
     /// Whether a request was answered before all of it was read.
@@ -96,6 +98,7 @@ impl Link {
             grace_us,
             untaken: AtomicBool::new(false),
             exchanges: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             broken: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
@@ -116,6 +119,30 @@ impl Link {
         if self.exchanges.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.enter(Doing::Idle, now);
         }
+    }
+
+    /// Counts a request, where there is a limit. Says whether no other should follow.
+    pub(crate) fn count_request(&self) -> bool {
+        let max = self.worker.limits().requests_per_connection_max;
+        if max == 0 {
+            return false;
+        }
+        let count = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        if count == max {
+            self.worker.shared.vitals.connections.used_up.bump();
+        }
+        count >= max
+    }
+
+    /// Whether it had as many requests as it may have.
+    pub(crate) fn is_used_up(&self) -> bool {
+        let max = self.worker.limits().requests_per_connection_max;
+        max != 0 && self.requests.load(Ordering::Relaxed) >= max
+    }
+
+    /// Whether its client is to be told to leave. With HTTP/1 the answer to the last request says so.
+    pub(crate) fn must_leave(&self) -> bool {
+        self.is_used_up() && self.is_http2()
     }
 
     /// Whether an exchange is under way.

@@ -8,6 +8,7 @@ use super::rows::{millis, number, switch};
 pub use super::setting::{Group, Setting};
 
 mod addresses;
+mod failures;
 mod limits;
 mod state;
 mod tls;
@@ -40,6 +41,7 @@ pub const SETTINGS: &[Setting] = &[
         limits.tls_handshakes_max,
         "Handshakes under way at a time; further ones wait."
     ),
+    tls::HANDSHAKES_PER_ADDRESS,
     tls::REDIRECT,
     tls::CLIENT_CA,
     tls::CLIENT_AUTH,
@@ -93,6 +95,11 @@ pub const SETTINGS: &[Setting] = &[
         "Client connections at a time; more are turned away."
     ),
     addresses::CONNECTIONS_MAX,
+    addresses::REQUESTS_MAX,
+    failures::FREE,
+    failures::DELAY_MAX,
+    failures::HELD_MAX,
+    failures::ADDRESSES_MAX,
     number!(
         "max-streams",
         Clients,

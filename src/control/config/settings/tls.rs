@@ -3,6 +3,7 @@
 use super::super::setting::{Group, Setting, Slot};
 use super::words::{parse_into, strings};
 use crate::control::config::Config;
+use crate::control::config::rows::number;
 use crate::core::facts::ObjectRef;
 use crate::core::limits::TlsVersion;
 
@@ -80,6 +81,15 @@ pub(super) const MIN_VERSION: Setting = Setting {
         },
     },
 };
+
+pub(super) const HANDSHAKES_PER_ADDRESS: Setting = number!(
+    "tls-handshakes-per-address-max",
+    Tls,
+    0,
+    1_000_000,
+    limits.tls_handshakes_per_address_max,
+    "Handshakes of one client address under way or waiting at a time; connections with more are closed. 0: no limit. An IPv6 /64 counts as one address. Trusted proxies may have any number."
+);
 
 pub(super) const REDIRECT: Setting = Setting {
     key: "redirect-to-https",
