@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use scorefront::control::config::Tokens;
+use scorefront::control::tokens::check;
 use scorefront::testing::eventually;
 use scorefront::testing::router::Router;
 use scorefront::testing::world::World;
@@ -204,9 +206,10 @@ async fn over_tls_the_server_must_prove_who_it_is() {
     let (_replica, world) = world().await;
     let (authority, other) = (Authority::new(), Authority::new());
     let issuer = Issuer::new();
-    let stranger = other.issue(&["127.0.0.1"], ECDSA);
+    let stranger = other.issue(&["localhost"], ECDSA);
     let server = Server::start_with(Reply::Text(issuer.keys()), Some(&stranger)).await;
-    let url = format!("https://{}/keys", server.address).parse().unwrap();
+    // A name, so that it is looked up; it may have addresses where nobody listens.
+    let url = format!("https://localhost:{}/keys", server.address.port()).parse().unwrap();
     let ca = authority.write_root();
     let router = start_with(&world, DAY, |config| {
         config.tokens.url = Some(url);
@@ -220,7 +223,23 @@ async fn over_tls_the_server_must_prove_who_it_is() {
     server.show(&authority.issue(&["other.test"], ECDSA));
     eventually("it has another name", async || problem(&router).await.contains("not valid for name")).await;
     assert_eq!((ask(&router, &token).await.status, server.seen().len()), (401, 0));
-    server.show(&authority.issue(&["127.0.0.1"], ECDSA));
+    server.show(&authority.issue(&["localhost"], ECDSA));
     eventually("it is the right one", async || ask(&router, &token).await.status == 200).await;
     router.drain().await;
+}
+
+#[tokio::test]
+async fn a_check_fetches_once_and_says_what_is_wrong() {
+    let server = Server::start(Reply::Text(Issuer::new().keys())).await;
+    let tokens = Tokens { url: Some(plain(&server).parse().unwrap()), ..Tokens::default() };
+    assert_eq!(check(&tokens).await, Ok(()));
+    for (reply, complaint) in [
+        (Reply::Text("{}".to_owned()), "is no key set: it has no list of keys"),
+        (Reply::Raw(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n".to_vec()), "answers with status 404"),
+    ] {
+        server.reply(reply);
+        let told = check(&tokens).await.unwrap_err();
+        assert!(told.starts_with(&format!("--token-jwks-url {}: {complaint}", plain(&server))), "{told}");
+    }
+    assert_eq!(server.seen().len(), 3);
 }
