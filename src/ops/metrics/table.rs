@@ -191,11 +191,17 @@ metrics! {
     TOKEN_KEYS = Gauge "scorefront_token_keys" &[],
         "Public keys in use for tokens; one that is good for two algorithms counts twice";
     TOKEN_KEYS_AGE = Gauge "scorefront_token_keys_age_seconds" &[],
-        "Time since token-jwks could last be read; absent where it never could";
+        "Time since the source of these keys could last be read; absent where it never could";
+    TOKEN_KEYS_AGE_LIMIT = Gauge "scorefront_token_keys_age_limit_seconds" &[],
+        "Age above which no token is accepted (token-stale-max-ms); absent where no source is set";
     TOKEN_KEYS_RENEWALS = Counter "scorefront_token_keys_renewals_total" &[],
         "Times that another key set was taken up";
     TOKEN_KEYS_FAILURES = Counter "scorefront_token_keys_failures_total" &[],
-        "Looks at token-jwks that found no usable key set";
+        "Looks at that source that found no usable key set";
+    TOKEN_KEYS_FETCHES = Counter "scorefront_token_keys_fetches_total" &["result"],
+        "Fetches from token-jwks-url that are over: changed, unchanged, failed";
+    TOKEN_KEYS_EARLY = Counter "scorefront_token_keys_early_fetches_total" &[],
+        "Fetches that came early because of a token with an unknown key";
     AUTH_LATE = Counter "scorefront_auth_failures_late_total" &[],
         "Failed attempts that were answered late (auth-failures-free); those refused with 429 instead are counted by outcome";
     AUTH_HELD = Gauge "scorefront_auth_answers_held" &[],

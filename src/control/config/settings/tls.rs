@@ -141,8 +141,17 @@ fn push_path(text: &str, put: impl FnOnce(std::path::PathBuf)) -> Result<(), Str
     Ok(())
 }
 
-/// Both parts become parts of a path of the API.
 fn push_secret(config: &mut Config, text: &str) -> Result<(), String> {
+    let secret = secret_of(text)?;
+    if config.tls.secrets.contains(&secret) {
+        return Err("is given twice".to_owned());
+    }
+    config.tls.secrets.push(secret);
+    Ok(())
+}
+
+/// Both parts become parts of a path of the API.
+pub(super) fn secret_of(text: &str) -> Result<ObjectRef, String> {
     let is_name = |part: &str, extra: &[u8], max: usize| {
         let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let ends = part.bytes().next().is_some_and(is_plain) && part.bytes().next_back().is_some_and(is_plain);
@@ -151,10 +160,5 @@ fn push_secret(config: &mut Config, text: &str) -> Result<(), String> {
     let parts =
         text.split_once('/').filter(|(namespace, name)| is_name(namespace, b"-", 63) && is_name(name, b"-.", 253));
     let (namespace, name) = parts.ok_or("is no name of a Secret")?;
-    let secret = ObjectRef::new(namespace, name);
-    if config.tls.secrets.contains(&secret) {
-        return Err("is given twice".to_owned());
-    }
-    config.tls.secrets.push(secret);
-    Ok(())
+    Ok(ObjectRef::new(namespace, name))
 }
