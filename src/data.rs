@@ -31,4 +31,5 @@ pub(crate) mod stream;
 pub mod tls;
 pub(crate) mod tunnel;
 pub(crate) mod upload;
+pub(crate) mod watched;
 pub mod worker;

@@ -232,4 +232,5 @@ pub const SETTINGS: &[Setting] = &[
     limits::REPLAY_TOTAL,
     limits::QUEUED,
     limits::RESETS,
+    limits::IDLE_FRAMES,
 ];

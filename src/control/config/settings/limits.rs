@@ -38,3 +38,12 @@ pub(super) const RESETS: Setting = number!(
     limits.reset_streams_max,
     "HTTP/2 streams of one connection that its client may reset before the router has looked at them; with more the connection is ended."
 );
+
+pub(super) const IDLE_FRAMES: Setting = number!(
+    "max-idle-frames",
+    Clients,
+    100,
+    1_000_000,
+    limits.idle_frames_max,
+    "HTTP/2 frames that move nothing (such as PING, SETTINGS, PRIORITY, RST_STREAM, WINDOW_UPDATE, empty DATA) that a client may send on one connection. Requests, bodies that are taken and answers that are sent allow more; with too many the connection is ended."
+);
