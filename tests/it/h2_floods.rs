@@ -38,7 +38,7 @@ pub(crate) const END_BOTH: u8 = 5;
 /// The error code of HTTP/2 for a client that behaves as in an attack.
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 /// Requests of another client that must be served during an attack.
-const BYSTANDERS: u32 = 20;
+const BYSTANDERS: u32 = 10;
 
 /// Whatever bytes go to and fro on.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
