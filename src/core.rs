@@ -10,6 +10,7 @@ pub mod count;
 pub mod dice;
 pub mod facts;
 pub mod failures;
+pub mod frames;
 pub mod gate;
 pub mod keys;
 pub mod limiter;

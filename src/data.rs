@@ -34,4 +34,5 @@ pub(crate) mod stream;
 pub mod tls;
 pub(crate) mod tunnel;
 pub(crate) mod upload;
+pub(crate) mod watched;
 pub mod worker;

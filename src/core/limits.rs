@@ -60,6 +60,8 @@ pub struct Limits {
     pub streams_max: u32,
     /// HTTP/2 streams that a client reset before the router had looked at them, before its connection is ended.
     pub reset_streams_max: usize,
+    /// HTTP/2 frames that move nothing, before the client's connection is ended.
+    pub idle_frames_max: u32,
     /// Oldest version of TLS that clients may speak.
     pub tls_version_min: TlsVersion,
     /// From accepting a connection to the end of its TLS handshake.
@@ -133,6 +135,7 @@ impl Default for Limits {
             requests_per_connection_max: 0,
             streams_max: 128,
             reset_streams_max: 20,
+            idle_frames_max: 10_000,
             tls_version_min: TlsVersion::V12,
             tls_handshake_timeout: Duration::from_secs(5),
             tls_handshakes_max: 1000,

@@ -117,6 +117,8 @@ pub struct ConnectionCounts {
     pub slow_readers: Counter,
     /// Connections of trusted proxies that did not begin with a PROXY header.
     pub proxy_headers_wrong: Counter,
+    /// Ended because of a flood of HTTP/2 frames.
+    pub flooded: Counter,
     /// Failed accepts.
     pub accept_errors: Counter,
     /// Connections to replicas opened so far.

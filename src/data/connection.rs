@@ -148,8 +148,11 @@ impl Drop for Last {
 async fn serve_http2(link: &Arc<Link>, socket: Socket, watch: &mut Watch) {
     link.set_http2();
     let answering = link.clone();
-    let service = service_fn(move |request| pace(answer(&answering, request)));
-    let connection = http2_builder(&link.worker).serve_connection(socket, service);
+    let service = service_fn(move |request| {
+        answering.allow(FRAMES_PER_REQUEST);
+        pace(answering.clone(), answer(&answering, request))
+    });
+    let connection = http2_builder(&link.worker).serve_connection(socket.expect_frames(), service);
     let mut connection = std::pin::pin!(connection);
     // What goes wrong goes wrong inside an exchange, which records it, or before there is one.
     let end = watch.over(connection.as_mut(), Phase::Discouraging, |c| c.graceful_shutdown()).await;
@@ -218,6 +221,8 @@ fn header_list_max(limits: &Limits) -> u32 {
 const STREAM_WINDOW: u32 = 256 << 10;
 /// The same for all streams of a connection.
 const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Frames that move nothing, such as window updates and a reset, that a client may send for a request.
+const FRAMES_PER_REQUEST: u32 = 16;
 /// Bytes of an answer that are buffered for one HTTP/2 stream.
 const SEND_BUFFER: usize = 64 << 10;
 

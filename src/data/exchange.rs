@@ -77,7 +77,7 @@ pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>, mut le
         Ok(routed) => routed,
         Err(mut refused) => {
             if !body.is_end_stream() && link.is_http2() {
-                discard(link.worker.clone(), body);
+                discard(link.clone(), body);
             } else if !body.is_end_stream() && !read_small_body(&link, &parts.headers, body).await {
                 // What is left of it cannot be told from a next request's head.
                 link.set_unread();
@@ -295,7 +295,7 @@ async fn score(
     let bytes_max = own_max.min(limits.body_bytes_max);
     if headers::content_length(&parts.headers).is_some_and(|length| length > bytes_max) {
         if link.is_http2() {
-            discard(worker.clone(), body);
+            discard(link.clone(), body);
         } else {
             link.set_unread();
         }
@@ -304,7 +304,7 @@ async fn score(
         return Err(Refused::new(Outcome::BodyTooLarge, message).closing());
     }
     let deadline = ledger.record.started + deployment.settings.request_timeout;
-    ledger.upload = Upload::new(body, worker, &route.endpoint.shares, bytes_max);
+    ledger.upload = Upload::new(body, link, &route.endpoint.shares, bytes_max);
     if ledger.upload.is_none() {
         ledger.record.received = Some(ledger.record.started);
     }

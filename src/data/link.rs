@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -70,6 +70,8 @@ pub(crate) struct Link {
     unread: AtomicBool,
     /// Whether the connection has turned out to speak HTTP/2.
     is_http2: AtomicBool,
+    /// HTTP/2 frames that the client may send for what was moved since the socket looked.
+    allowed: AtomicU32,
     /// Whether there is a ledger below.
     owes: AtomicBool,
     /// The ledger of an answer that is not quite out.
@@ -102,6 +104,7 @@ impl Link {
             broken: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
+            allowed: AtomicU32::new(0),
             owes: AtomicBool::new(false),
             owed: Mutex::new(None),
             worker,
@@ -233,6 +236,16 @@ impl Link {
 
     pub(crate) fn is_http2(&self) -> bool {
         self.is_http2.load(Ordering::Relaxed)
+    }
+
+    /// Something moved on HTTP/2, for which the client may send so many frames more.
+    pub(crate) fn allow(&self, frames: u32) {
+        self.allowed.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    /// What was allowed since this was asked last.
+    pub(super) fn take_allowed(&self) -> u32 {
+        self.allowed.swap(0, Ordering::Relaxed)
     }
 
     fn enter(&self, doing: Doing, now: Instant) {

@@ -250,4 +250,5 @@ pub const SETTINGS: &[Setting] = &[
     limits::SHARE,
     limits::BODY_RATE,
     limits::ANSWER_RATE,
+    limits::IDLE_FRAMES,
 ];

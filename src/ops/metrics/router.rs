@@ -51,6 +51,7 @@ fn write_connections(page: &mut Page<'_>, vitals: &Vitals, limits: &Limits) -> f
         series.count(&["answer"], connections.slow_readers.read())
     })?;
     page.single(table::PROXY_HEADERS_WRONG, connections.proxy_headers_wrong.read())?;
+    page.single(table::FLOODED, connections.flooded.read())?;
     page.single(table::ACCEPT_ERRORS, connections.accept_errors.read())?;
     page.single(table::UPSTREAM_OPENED, connections.upstream_opened.read())?;
     page.single(table::UPSTREAM_REUSED, connections.upstream_reused.read())

@@ -140,6 +140,8 @@ metrics! {
         "Clients cut off because they were too slow: body (they sent it silently or below min-body-bytes-per-second), answer (they took it so, min-answer-bytes-per-second)";
     PROXY_HEADERS_WRONG = Counter "scorefront_proxy_protocol_errors_total" &[],
         "Connections of trusted proxies that were closed because they did not begin with a PROXY header (proxy-protocol)";
+    FLOODED = Counter "scorefront_http2_floods_total" &[],
+        "Client connections ended because of more HTTP/2 frames that move nothing than max-idle-frames allows";
     ACCEPT_ERRORS = Counter "scorefront_accept_errors_total" &[],
         "Accepts that failed, for example without file descriptors";
     UPSTREAM_OPENED = Counter "scorefront_upstream_connections_opened_total" &[],
