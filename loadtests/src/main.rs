@@ -5,12 +5,17 @@
 
 mod contenders;
 mod cost;
+mod crowd;
 mod dice;
+mod gauges;
 mod generator;
+mod machine;
 mod manifests;
 mod process;
 mod replica;
 mod report;
+mod router;
+mod soak;
 mod waiting;
 
 use std::process::ExitCode;
@@ -31,12 +36,18 @@ enum Scenario {
     Waiting(waiting::Arguments),
     /// CPU time per small request, next to nginx, HAProxy and Envoy.
     Cost(cost::Arguments),
+    /// Good requests beside thousands of clients that are as slow as can be.
+    Crowd(crowd::Arguments),
+    /// Mixed load for a long time, while everything around the router changes.
+    Soak(soak::Arguments),
 }
 
 fn main() -> ExitCode {
     let verdict = match Arguments::parse().scenario {
         Scenario::Waiting(arguments) => waiting::run(&arguments),
         Scenario::Cost(arguments) => cost::run(&arguments),
+        Scenario::Crowd(arguments) => crowd::run(&arguments),
+        Scenario::Soak(arguments) => soak::run(&arguments),
     };
     match verdict {
         Ok(report::Verdict::Passed) => ExitCode::SUCCESS,

@@ -75,8 +75,18 @@ impl Process {
         Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
     }
 
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All that it printed.
+    pub fn whole_output(&self) -> String {
+        fs::read_to_string(&self.output).unwrap_or_default()
+    }
+
     fn printed(&self) -> String {
-        let text = fs::read_to_string(&self.output).unwrap_or_default();
+        let text = self.whole_output();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
