@@ -35,7 +35,7 @@ tls: ## the router under a TLS scanner, OpenSSL and curl
 faults: ## silent and early replicas, clock jumps, no DNS; as root
 	@bash .ci/run faults
 
-loadtest: ## waiting and cost beside nginx, HAProxy and Envoy, and a hostile crowd, judged; 25 minutes on a quiet machine
+loadtest: ## waiting, speed, latency, memory beside nginx, HAProxy, Envoy; a hostile crowd; judged; 45 minutes, quiet machine
 	@bash .ci/run loadtest
 
 loadtest-smoke: ## the same scenarios for seconds, not judged

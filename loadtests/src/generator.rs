@@ -19,6 +19,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::timeout;
 
 use crate::dice::Dice;
+use crate::manifests::KEY;
 use crate::replica::{SERVICE_HEADER, SERVICE_MAX};
 
 /// The longest that one request may take.
@@ -187,7 +188,8 @@ impl Client {
     async fn exchange(&self, mut connection: BufStream<TcpStream>, service: Duration) -> io::Result<Answer> {
         const BODY: &str = r#"{"data":[[5.1,3.5,1.4,0.2]],"method":"predict"}"#;
         let request = format!(
-            "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{SERVICE_HEADER}: {}\r\n\r\n{BODY}",
+            "POST {} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n{SERVICE_HEADER}: {}\r\n\r\n{BODY}",
             self.path,
             self.target,
             BODY.len(),

@@ -1,28 +1,38 @@
-//! Load tests: Scorefront beside its peers, all in one run on one machine, because only ratios of one run count.
+//! Load tests: Scorefront beside its peers, all in one run on one machine, because only ratios of one run count; and what
+//! only time and numbers show of it alone.
 //!
 //! Holds: traffic goes to loopback only; every scenario is bounded in requests and time, and ends the processes that
 //! it started. `README.md` describes the method.
 
+mod churn;
+mod cluster;
 mod contenders;
-mod cost;
 mod crowd;
 mod dice;
+mod floor;
 mod gauges;
 mod generator;
+mod latency;
 mod machine;
 mod manifests;
+mod memory;
+mod origin;
+mod picture;
 mod process;
 mod replica;
 mod report;
 mod router;
 mod soak;
+mod speed;
 mod waiting;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Scorefront beside its peers: waiting and cost.
+use crate::report::Verdict;
+
+/// Scorefront beside its peers: waiting, speed, latency, churn, memory; and alone: crowd, soak.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Arguments {
@@ -34,24 +44,45 @@ struct Arguments {
 enum Scenario {
     /// How long requests wait for one of 12 one-slot replicas, next to one HAProxy with `maxconn 1` per server.
     Waiting(waiting::Arguments),
-    /// CPU time per small request, next to nginx, HAProxy and Envoy.
-    Cost(cost::Arguments),
+    /// CPU time per request under ten shapes of traffic, next to nginx, HAProxy, Envoy and a bare forwarder.
+    Speed(speed::Arguments),
+    /// What a front-end adds to the time of a request at 5,000 requests a second.
+    Latency(latency::Arguments),
+    /// What 1,000 changed EndpointSlices a second do to requests.
+    Churn(churn::Arguments),
+    /// Resident memory at rest and with 10,000 idle connections.
+    Memory(memory::Arguments),
     /// Good requests beside thousands of clients that are as slow as can be.
     Crowd(crowd::Arguments),
     /// Mixed load for a long time, while everything around the router changes.
     Soak(soak::Arguments),
+    /// The bare forwarder, as `speed` starts it.
+    #[command(hide = true)]
+    Floor(floor::Arguments),
+    /// A replica, as `speed` starts it.
+    #[command(hide = true)]
+    Origin(origin::Arguments),
+    /// Clients, as `speed` starts them.
+    #[command(hide = true)]
+    Clients(speed::clients::Arguments),
 }
 
 fn main() -> ExitCode {
     let verdict = match Arguments::parse().scenario {
         Scenario::Waiting(arguments) => waiting::run(&arguments),
-        Scenario::Cost(arguments) => cost::run(&arguments),
         Scenario::Crowd(arguments) => crowd::run(&arguments),
         Scenario::Soak(arguments) => soak::run(&arguments),
+        Scenario::Speed(arguments) => speed::run(&arguments),
+        Scenario::Latency(arguments) => latency::run(&arguments),
+        Scenario::Churn(arguments) => churn::run(&arguments),
+        Scenario::Memory(arguments) => memory::run(&arguments),
+        Scenario::Floor(arguments) => floor::run(&arguments).map(|()| Verdict::Passed).map_err(Into::into),
+        Scenario::Origin(arguments) => origin::run(&arguments).map(|()| Verdict::Passed).map_err(Into::into),
+        Scenario::Clients(arguments) => speed::clients::run(&arguments).map(|()| Verdict::Passed),
     };
     match verdict {
-        Ok(report::Verdict::Passed) => ExitCode::SUCCESS,
-        Ok(report::Verdict::Failed) => ExitCode::FAILURE,
+        Ok(Verdict::Passed) => ExitCode::SUCCESS,
+        Ok(Verdict::Failed) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("loadtests: {error:#}");
             ExitCode::FAILURE

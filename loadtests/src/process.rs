@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-/// How long a process may take until it answers.
-const START_MAX: Duration = Duration::from_secs(30);
+/// How long a process may take until it answers: one with 10,000 deployments has much to read.
+const START_MAX: Duration = Duration::from_secs(120);
 
 /// How long a process may take to end after it was asked to.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -85,6 +85,27 @@ impl Process {
         fs::read_to_string(&self.output).unwrap_or_default()
     }
 
+    /// User and system time so far, of its threads whose names do not begin like this.
+    pub fn cpu_time_beside(&self, prefix: &str) -> anyhow::Result<Duration> {
+        let mut ticks = 0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let folder = thread?.path();
+            // A thread may have ended since the directory was read.
+            let Ok(name) = fs::read_to_string(folder.join("comm")) else { continue };
+            if !name.starts_with(prefix) {
+                ticks += own_ticks(&fs::read_to_string(folder.join("stat")).unwrap_or_default()).unwrap_or(0);
+            }
+        }
+        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    }
+
+    /// Resident memory now.
+    pub fn resident_kib(&self) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        line.trim().trim_end_matches(" kB").parse().context("VmRSS is not a number")
+    }
+
     fn printed(&self) -> String {
         let text = self.whole_output();
         let lines: Vec<_> = text.lines().collect();
@@ -112,10 +133,7 @@ impl Drop for Process {
 
 fn ticks_of(pid: u32) -> anyhow::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("read the times of {pid}"))?;
-    // The second field is the command in brackets, which may hold spaces; utime and stime are fields 14 and 15.
-    let after_command = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
-    let times = after_command.split(' ').skip(11).take(2).map(str::parse::<u64>);
-    let own: u64 = times.collect::<Result<Vec<_>, _>>()?.iter().sum();
+    let own = own_ticks(&stat)?;
     let mut children = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread may have ended since the directory was read, and a child since its list was.
@@ -125,6 +143,14 @@ fn ticks_of(pid: u32) -> anyhow::Result<u64> {
     Ok(own + children)
 }
 
+/// User and system time of a line of `stat`.
+fn own_ticks(stat: &str) -> anyhow::Result<u64> {
+    // The second field is the command in brackets, which may hold spaces; utime and stime are fields 14 and 15.
+    let after_command = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
+    let times = after_command.split(' ').skip(11).take(2).map(str::parse::<u64>);
+    Ok(times.collect::<Result<Vec<_>, _>>()?.iter().sum())
+}
+
 /// A port of loopback that was free a moment ago. The peers must be told a port: they cannot tell which they got.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
@@ -132,6 +158,15 @@ pub fn free_address() -> anyhow::Result<SocketAddr> {
 
 /// The status of a GET, `None` when there was no answer.
 pub fn status_of(address: SocketAddr, path: &str) -> Option<u16> {
+    get(address, path)?.split(' ').nth(1)?.parse().ok()
+}
+
+/// Head and body of the answer to a GET, `None` when there was none or it was not a 200.
+pub fn body_of(address: SocketAddr, path: &str) -> Option<String> {
+    get(address, path).filter(|answer| answer.starts_with("HTTP/1.1 200 "))
+}
+
+fn get(address: SocketAddr, path: &str) -> Option<String> {
     let patience = Duration::from_secs(2);
     let mut stream = TcpStream::connect_timeout(&address, patience).ok()?;
     stream.set_read_timeout(Some(patience)).ok()?;
@@ -139,7 +174,7 @@ pub fn status_of(address: SocketAddr, path: &str) -> Option<u16> {
     let mut answer = Vec::new();
     // An answer may be cut by the time-out; its first line is enough.
     drop(stream.read_to_end(&mut answer));
-    String::from_utf8_lossy(&answer).split(' ').nth(1)?.parse().ok()
+    Some(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// The file of `name` in `PATH` or where Debian puts servers, or how to get it.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::contenders::{Contender, Starter};
+use crate::contenders::{Contender, Face, Starter};
 use crate::generator::{Load, Measured};
 use crate::manifests::Deployment;
 use crate::replica::Replicas;
@@ -60,10 +60,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     std::fs::create_dir_all(&arguments.dir)?;
     let dir = arguments.dir.canonicalize()?;
     let replicas = Replicas::start(REPLICAS)?;
-    let starter = Starter { dir: &dir, core: None, scorefront: &arguments.scorefront, envoy: Path::new("") };
+    let (scorefront, envoy) = (&*arguments.scorefront, Path::new(""));
+    let starter = Starter { dir: &dir, core: None, scorefront, envoy, face: Face::PLAIN };
     let mut contenders = vec![starter.haproxy(replicas.addresses(), Some(1))?];
     if !arguments.yardstick_only {
-        contenders.push(starter.scorefront(&manifests(replicas.addresses()))?);
+        contenders.push(starter.scorefront("scorefront", &manifests(replicas.addresses()), &[])?);
     }
 
     let mut columns: Vec<Column> =

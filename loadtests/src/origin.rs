@@ -1,0 +1,158 @@
+//! A replica for what nginx does not give: it reads the whole request body before it answers, gives big answers, and
+//! answers as a stream of events.
+//!
+//! One thread, one task for each connection; keep-alive. Request bodies must have a length.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::replica::SERVICE_HEADER;
+
+/// Bytes of a big answer, and of a big request.
+pub const BIG: usize = 1 << 20;
+
+/// Events per second of one stream.
+pub const EVENTS_PER_SECOND: u64 = 100;
+
+/// The longest that one stream of events lasts.
+const EVENTS_MAX: u64 = 60 * EVENTS_PER_SECOND;
+
+/// How it answers.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Way {
+    /// With 36 bytes, once the body was read.
+    Small,
+    /// With 1 MiB.
+    Big,
+    /// With events that say when each was written, in nanoseconds since 1970.
+    Events,
+}
+
+/// How it is run.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Where it takes connections.
+    #[arg(long)]
+    listen: SocketAddr,
+    /// How it answers.
+    #[arg(long)]
+    way: Way,
+}
+
+/// Runs until it is ended from outside.
+pub fn run(arguments: &Arguments) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(arguments.listen).await?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            let way = arguments.way;
+            tokio::spawn(async move {
+                // A connection that ends in an error is the front-end's affair.
+                drop(serve(stream, way).await);
+            });
+        }
+    })
+}
+
+async fn serve(stream: TcpStream, way: Way) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (reading, mut writing) = stream.into_split();
+    let mut reading = BufReader::with_capacity(64 << 10, reading);
+    let small = answer(br#"{"predictions":[0],"model":"iris:1"}"#);
+    let big = answer(&vec![b'x'; BIG]);
+    while let Some(length) = read_head(&mut reading).await? {
+        tokio::io::copy(&mut (&mut reading).take(length), &mut tokio::io::sink()).await?;
+        match way {
+            Way::Small => writing.write_all(&small).await?,
+            Way::Big if length > 0 => writing.write_all(&big).await?,
+            Way::Events if length > 0 => return events(&mut writing).await,
+            // Not a scoring request: whoever started this looks whether it is there.
+            Way::Big | Way::Events => writing.write_all(&small).await?,
+        }
+    }
+    Ok(())
+}
+
+fn answer(body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{SERVICE_HEADER}: 0\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// The length of the body that follows; `None` when the connection is over.
+async fn read_head(reading: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<u64>> {
+    let mut length = 0;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if reading.read_until(b'\n', &mut line).await? == 0 {
+            return Ok(None);
+        }
+        let text = line.trim_ascii();
+        if text.is_empty() {
+            return Ok(Some(length));
+        }
+        let Some(colon) = text.iter().position(|&byte| byte == b':') else { continue };
+        let (name, value) = text.split_at(colon);
+        if name.eq_ignore_ascii_case(b"content-length") {
+            let value = String::from_utf8_lossy(value.get(1..).unwrap_or_default()).trim().parse();
+            length = value.map_err(io::Error::other)?;
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            return Err(io::Error::other("a request without a length"));
+        }
+    }
+}
+
+async fn events(writing: &mut (impl tokio::io::AsyncWrite + Unpin)) -> io::Result<()> {
+    writing
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        .await?;
+    let mut beat = tokio::time::interval(Duration::from_secs(1) / u32::try_from(EVENTS_PER_SECOND).unwrap_or(1));
+    for _ in 0..EVENTS_MAX {
+        beat.tick().await;
+        let event = format!("data: {}\n\n", nanos_now());
+        writing.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes()).await?;
+    }
+    writing.write_all(b"0\r\n\r\n").await
+}
+
+/// Nanoseconds since 1970: the one clock that several processes share.
+pub fn nanos_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn lengths(text: &str) -> Vec<io::Result<Option<u64>>> {
+        let mut reading = text.as_bytes();
+        let mut all = Vec::new();
+        loop {
+            all.push(read_head(&mut reading).await);
+            if !matches!(all.last(), Some(Ok(Some(_)))) {
+                return all;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn heads_give_the_length_of_their_body() {
+        let all = lengths("POST / HTTP/1.1\r\nContent-Length: 12\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let all: Vec<_> = all.into_iter().map(Result::unwrap).collect();
+        assert_eq!(all, [Some(12), Some(0), None]);
+    }
+
+    #[tokio::test]
+    async fn a_body_without_a_length_is_an_error() {
+        assert!(lengths("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").await[0].is_err());
+    }
+}
