@@ -99,12 +99,14 @@ impl Crowd {
 
     async fn be_slow(self: Rc<Self>, number: usize) -> End {
         let kind = Kind::ALL.into_iter().cycle().nth(number % Kind::ALL.len()).unwrap_or(Kind::Head);
+        // From before the connect: the router's clock starts no earlier.
+        let opened = Instant::now();
         let connected = timeout(CONNECT_MAX, connect(self.target, source(number), kind)).await;
         let Ok(Ok(stream)) = connected else { return End { kind, lasted: None, status: None } };
         let (endpoint, target) = (self.endpoint, self.target);
         match kind {
             Kind::Head => {
-                self.drip(kind, stream, &format!("POST /api/v1/endpoint/{endpoint}/score HTTP/1.1\r\n")).await
+                self.drip(kind, opened, stream, &format!("POST /api/v1/endpoint/{endpoint}/score HTTP/1.1\r\n")).await
             }
             Kind::Body => {
                 let head = format!(
@@ -115,20 +117,19 @@ impl Crowd {
                 if stream.write_all(head.as_bytes()).await.is_err() {
                     return End { kind, lasted: None, status: None };
                 }
-                self.drip(kind, stream, "").await
+                self.drip(kind, opened, stream, "").await
             }
             Kind::Reader => {
                 let head = format!(
                     "GET /api/v1/endpoint/{endpoint}{BIG_PATH} HTTP/1.1\r\nhost: {target}\r\nauthorization: Bearer {KEY}\r\n\r\n"
                 );
-                self.stare(stream, &head).await
+                self.stare(opened, stream, &head).await
             }
         }
     }
 
     /// Sends `text`, and then more of no meaning, one byte a second until the router ends it.
-    async fn drip(&self, kind: Kind, mut stream: TcpStream, text: &str) -> End {
-        let opened = Instant::now();
+    async fn drip(&self, kind: Kind, opened: Instant, mut stream: TcpStream, text: &str) -> End {
         let mut bytes = text.bytes().chain(std::iter::repeat(b'a'));
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -153,8 +154,7 @@ impl Crowd {
     }
 
     /// Sends a request and does not read the answer.
-    async fn stare(&self, mut stream: TcpStream, request: &str) -> End {
-        let opened = Instant::now();
+    async fn stare(&self, opened: Instant, mut stream: TcpStream, request: &str) -> End {
         let sent = stream.write_all(request.as_bytes()).await;
         let cut = async {
             // Wakes for a reset alone: there is always something to read.

@@ -21,7 +21,7 @@ use crate::dice::Dice;
 use crate::manifests::KEY;
 
 /// The longest that one request may take.
-const REQUEST_MAX: Duration = Duration::from_secs(30);
+pub const REQUEST_MAX: Duration = Duration::from_secs(60);
 
 /// Every so many requests have a connection of their own.
 const FRESH_EVERY: usize = 10;

@@ -11,8 +11,8 @@ use crate::machine::Cores;
 use crate::report::{Rounds, Verdict, Waits};
 use crate::router::Router;
 
-/// How much earlier a client may be cut off than its deadline: clients and router do not start their clocks together.
-const EARLY_MAX: Duration = Duration::from_millis(100);
+/// How much earlier a client may be cut off than its deadline: timers are exact to a millisecond or two.
+const EARLY_MAX: Duration = Duration::from_millis(20);
 
 /// How much later: the time to notice, on a busy core.
 const LATE_MAX: Duration = Duration::from_secs(1);
