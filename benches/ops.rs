@@ -13,6 +13,7 @@ use scorefront::core::limiter::Limiter;
 use scorefront::core::limits::Limits;
 use scorefront::core::outcome::Outcome;
 use scorefront::core::record::{Record, id_value};
+use scorefront::core::replica_tls::Wire;
 use scorefront::core::snapshot::{Access, Deployment, Endpoint, Replica, Snapshot};
 use scorefront::core::split::Split;
 use scorefront::core::state::{DeploymentState, RefusalState};
@@ -84,6 +85,7 @@ fn endpoint(name: &str) -> Arc<Endpoint> {
         object: ObjectRef::new("models", name),
         settings: Settings::default(),
         traffic_percent: Some(100),
+        wire: Wire::Plain,
         replicas: (1..4).map(|port| Replica::sample(port, 1)).collect(),
         finishing: Vec::new(),
         state: Arc::new(DeploymentState::new(2, 1)),
@@ -99,5 +101,6 @@ fn endpoint(name: &str) -> Arc<Endpoint> {
         cors: None,
         limiter: Limiter::default(),
         refusals: Arc::new(RefusalState::new(2)),
+        shares: Arc::default(),
     })
 }

@@ -33,6 +33,7 @@ use crate::data::worker::{Handle, Phase, Shared, Worker};
 use crate::ops::access_log::AccessLog;
 use crate::ops::admin::{self, Admin};
 use crate::ops::logging::Levels;
+use crate::ops::memory;
 use crate::ops::metrics::Metrics;
 use crate::ops::ready::Ready;
 use crate::ops::signal::Request;
@@ -76,6 +77,7 @@ impl App {
     pub fn bind(config: Config) -> anyhow::Result<Self> {
         let workers = config.workers;
         let vitals = Arc::new(Vitals::new(workers, Instant::now()));
+        vitals.memory.set_limit(config.memory_bytes_max.unwrap_or(0));
         let bind = |address: &SocketAddr| Listener::bind(*address).with_context(|| format!("--listen {address}"));
         let mut listeners = config.listen.iter().map(bind).collect::<anyhow::Result<Vec<_>>>()?;
         let mut certificates = None;
@@ -146,6 +148,7 @@ impl App {
         };
         let tokens = self.config.token_jwks.as_deref().map(|path| Tokens::open(path, self.vitals.clone()));
         let tokens = tokens.map(|tokens| tokio::spawn(tokens.follow()));
+        let memory = tokio::spawn(memory::watch(self.vitals.clone()));
         let admin = tokio::spawn(self.admin.serve(state, reached(phases.clone(), Phase::Forced)));
         let ended = Arc::new(Notify::new());
         let workers = start_workers(&self.config, &shared, &self.access_log, &ended)?;
@@ -174,6 +177,7 @@ impl App {
         }
         discovery.abort();
         admin.abort();
+        memory.abort();
         tokens.inspect(tokio::task::JoinHandle::abort);
         renewing.inspect(tokio::task::JoinHandle::abort);
         self.access_log.flush(FLUSH);

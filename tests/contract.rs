@@ -20,6 +20,7 @@ use scorefront::core::facts::{Form, Name, ObjectRef, Settings};
 use scorefront::core::limiter::Limiter;
 use scorefront::core::outcome::Outcome;
 use scorefront::core::record::{AuthType, Record, id_value};
+use scorefront::core::replica_tls::Wire;
 use scorefront::core::snapshot::{Access, Deployment, Endpoint, Replica, Snapshot};
 use scorefront::core::split::Split;
 use scorefront::core::state::{DeploymentState, RefusalState};
@@ -262,6 +263,7 @@ fn deployment(name: &str) -> Arc<Deployment> {
         object: ObjectRef::new("models", name),
         settings: Settings::default(),
         traffic_percent: Some(100),
+        wire: Wire::Plain,
         replicas: Arc::from([]),
         finishing: Vec::new(),
         state: Arc::new(DeploymentState::new(1, 1)),
@@ -283,6 +285,7 @@ fn routed(id: u128) -> Record {
         cors: None,
         limiter: Limiter::default(),
         refusals: Arc::new(RefusalState::new(1)),
+        shares: Arc::default(),
     }));
     record.replica = Some(Replica::sample(5001, 1));
     record

@@ -8,6 +8,8 @@ mod cluster;
 mod files;
 #[path = "discovery/harness.rs"]
 mod harness;
+#[path = "discovery/replica_tls.rs"]
+mod replica_tls;
 #[path = "discovery/restart.rs"]
 mod restart;
 #[path = "discovery/state.rs"]

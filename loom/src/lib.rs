@@ -13,6 +13,8 @@ pub mod core {
     pub mod pace;
     pub mod queue;
     pub mod rate;
+    pub mod replica_tls;
+    pub mod shares;
     pub mod slots;
     pub mod snapshot;
     pub mod split;

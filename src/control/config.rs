@@ -18,10 +18,12 @@ use crate::ops::logging::LogFormat;
 
 use self::layers::Layers;
 
+mod cgroup;
 mod command;
 mod cores;
 mod file;
 mod layers;
+mod memory;
 mod rows;
 mod setting;
 pub mod settings;
@@ -86,12 +88,15 @@ pub struct Config {
     pub drain_grace: Duration,
     /// How long running requests may take after that.
     pub drain_timeout: Duration,
+    /// The most memory that the process may have before it turns new requests away, in bytes; 0: any number. `None`:
+    /// nobody said, and the machine was not asked.
+    pub memory_bytes_max: Option<u64>,
     /// Limits of the data path.
     pub limits: Limits,
 }
 
 impl Default for Config {
-    /// `workers` is 0 here: the number depends on the machine.
+    /// `workers` is 0 here and `memory_bytes_max` is not known: they depend on the machine.
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
@@ -111,6 +116,7 @@ impl Default for Config {
             log_level: "info".to_owned(),
             drain_grace: Duration::from_millis(5000),
             drain_timeout: Duration::from_millis(30_000),
+            memory_bytes_max: None,
             limits: Limits::default(),
         }
     }
@@ -204,6 +210,7 @@ where
     if config.workers == 0 {
         config.workers = cores::workers(Path::new("/"));
     }
+    config.memory_bytes_max.get_or_insert_with(|| memory::share(Path::new("/")));
     Ok(match name {
         command::CHECK => Invocation::Check(config),
         command::QUICKSTART => Invocation::Quickstart(Config { sources: Vec::new(), ..config }),

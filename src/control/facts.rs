@@ -4,6 +4,7 @@
 //! field, value and what is allowed, and never touches another object.
 
 pub mod annotations;
+mod authorities;
 mod names;
 mod secrets;
 mod services;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use self::annotations::Draft;
+pub(super) use self::authorities::check as check_authorities;
 pub(super) use self::names::is_name;
 pub use self::secrets::parse_secret;
 pub use self::services::parse_service;

@@ -1,6 +1,6 @@
 //! Kubernetes objects, reduced to the fields that are read: the same types for the API server and for manifests.
 //!
-//! Holds: of a Secret nothing but the two keys is kept, and nothing here prints them.
+//! Holds: of a Secret nothing but the two keys and the authorities is kept, and nothing here prints them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -154,13 +154,13 @@ pub struct SlicePort {
 pub struct Secret {
     /// Metadata.
     pub metadata: Meta,
-    /// The keys, encoded.
+    /// What it holds, encoded.
     pub data: Option<SecretData<ByteString>>,
-    /// The keys in plain text, in manifests; these win.
+    /// The same in plain text, in manifests; this wins.
     pub string_data: Option<SecretData<String>>,
 }
 
-/// The two keys of an endpoint.
+/// The two keys of an endpoint, and the authorities of its replicas.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretData<T> {
@@ -168,6 +168,9 @@ pub struct SecretData<T> {
     pub primary_key: Option<T>,
     /// `secondaryKey`.
     pub secondary_key: Option<T>,
+    /// `ca.crt`.
+    #[serde(rename = "ca.crt")]
+    pub ca_crt: Option<T>,
 }
 
 impl<T> fmt::Debug for SecretData<T> {

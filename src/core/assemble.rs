@@ -16,6 +16,7 @@ mod endpoint;
 mod keep;
 mod rates;
 mod replicas;
+mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use self::diff::{Action, Change};
 pub use self::keep::Facts;
 use super::facts::{DeploymentFacts, Form, ObjectRef, Problem, SecretFacts, SliceFacts};
 use super::limiter::Meters;
+use super::shares::Shares;
 use super::snapshot::{Deployment, Endpoint, ReplicaId, Snapshot};
 use super::state::{DeploymentState, RefusalState, ReplicaState};
 
@@ -63,6 +65,8 @@ pub trait LiveStates {
     fn refusals(&self, key: &EndpointKey) -> Arc<RefusalState>;
     /// Of the rate limits of an endpoint.
     fn meters(&self, key: &EndpointKey) -> Arc<Meters>;
+    /// Of what an endpoint has of what all have in common.
+    fn shares(&self, key: &EndpointKey) -> Arc<Shares>;
 }
 
 /// The facts that hold now.
@@ -80,6 +84,8 @@ pub struct World {
     secrets: HashMap<Keyring, BTreeMap<Arc<str>, Arc<SecretFacts>>>,
     /// Which endpoint a Secret belongs to.
     keyring_of_secret: HashMap<ObjectRef, Keyring>,
+    /// The Services that name a Secret, there or not, for the authorities of their replicas.
+    trusting: HashMap<ObjectRef, BTreeSet<ObjectRef>>,
     /// The namespace that owns an endpoint's name.
     owners: HashMap<EndpointKey, Arc<str>>,
     /// What has to be built anew.
@@ -137,12 +143,14 @@ impl World {
                     self.services.remove(&key);
                 }
             }
+            self.trust_no_more(&before);
             self.deployments.remove(object);
             self.dirty.insert(key);
         }
         if let Some(facts) = facts {
             let key = EndpointKey::of(&facts);
             self.services.entry(key.clone()).or_default().insert(object.clone());
+            self.trust(&facts);
             self.deployments.insert(object.clone(), facts);
             self.dirty.insert(key);
         }
@@ -188,10 +196,12 @@ impl World {
                 }
             }
             self.touch_name(&place.endpoint);
+            self.touch_trusting(object);
         }
         if let Some(facts) = facts {
             let place = Keyring { namespace: object.namespace.clone(), endpoint: facts.endpoint.key().into() };
             self.touch_name(&place.endpoint);
+            self.touch_trusting(object);
             self.secrets.entry(place.clone()).or_default().insert(object.name.clone(), facts);
             self.keyring_of_secret.insert(object.clone(), place);
         }

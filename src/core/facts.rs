@@ -13,6 +13,7 @@ use http::uri::PathAndQuery;
 
 use super::cors;
 use super::limiter::Rates;
+use super::replica_tls::{Asked, Ca};
 
 /// Which of the two public URL forms a deployment answers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -189,6 +190,8 @@ pub struct Settings {
     pub cors: cors::Rules,
     /// How much may be asked of the endpoint.
     pub rates: Rates,
+    /// How replicas are to be spoken to.
+    pub replica_tls: Asked,
 }
 
 impl Settings {
@@ -211,6 +214,7 @@ impl Default for Settings {
             body_bytes_max: None,
             cors: cors::Rules::default(),
             rates: Rates::default(),
+            replica_tls: Asked::default(),
         }
     }
 }
@@ -299,7 +303,7 @@ impl fmt::Debug for Seal {
     }
 }
 
-/// The keys of one endpoint.
+/// The keys of one endpoint, and whom its replicas' certificates may be from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretFacts {
     /// The Secret.
@@ -308,6 +312,8 @@ pub struct SecretFacts {
     pub endpoint: Name,
     /// Digests of the primary and the secondary key, those that are present.
     pub keys: Vec<KeyDigest>,
+    /// Its authorities, for every deployment of the namespace that names this Secret.
+    pub ca: Ca,
 }
 
 /// Something in an object that was not taken as it stands.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::patience::Tempo;
 use super::token::Rules;
 
 /// A version of TLS.
@@ -42,6 +43,10 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Longest silence of a request body, and longest time that a client may take nothing of an answer.
     pub body_timeout: Duration,
+    /// Slowest rate of a request body, in bytes per second, while the client is waited for. 0: any.
+    pub body_rate_min: u64,
+    /// The same for a client that takes an answer.
+    pub answer_rate_min: u64,
     /// Request body, in bytes. v1 had 100 MB.
     pub body_bytes_max: u64,
     /// Client connections at a time.
@@ -89,6 +94,10 @@ pub struct Limits {
     pub replay_bytes_total_max: usize,
     /// Requests in line, over all deployments.
     pub queued_max: usize,
+    /// Requests under way, over all endpoints.
+    pub requests_max: usize,
+    /// How much of what others leave of these three one endpoint may have, in percent.
+    pub share_percent_max: u32,
     /// Whether answers carry `Server-Timing`.
     pub server_timing: bool,
     /// Whether `Authorization` is passed on to replicas.
@@ -109,6 +118,8 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
             body_timeout: Duration::from_secs(30),
+            body_rate_min: 500,
+            answer_rate_min: 500,
             body_bytes_max: 100 << 20,
             connections_max: 10_000,
             connections_per_address_max: 2000,
@@ -132,6 +143,8 @@ impl Default for Limits {
             answer_head_bytes_max: 256 << 10,
             replay_bytes_total_max: 128 << 20,
             queued_max: 10_000,
+            requests_max: 20_000,
+            share_percent_max: 80,
             server_timing: true,
             pass_authorization: false,
             tokens: Rules::default(),
@@ -142,6 +155,16 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// What is asked of a client that sends a body.
+    pub fn body_tempo(&self) -> Tempo {
+        Tempo { grace: self.body_timeout, bytes_per_second: self.body_rate_min }
+    }
+
+    /// What is asked of a client that takes an answer.
+    pub fn answer_tempo(&self) -> Tempo {
+        Tempo { grace: self.body_timeout, bytes_per_second: self.answer_rate_min }
+    }
+
     /// Whether this peer's word about the client is believed.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use super::cors::Cors;
 use super::facts::{Form, KeyDigest, Name, ObjectRef, Settings};
 use super::limiter::Limiter;
+use super::replica_tls::Wire;
+use super::shares::Shares;
 use super::split::Split;
 use super::state::{DeploymentState, RefusalState, ReplicaState};
 
@@ -119,6 +121,8 @@ pub struct Endpoint {
     pub limiter: Limiter,
     /// Requests turned away before a deployment was chosen.
     pub refusals: Arc<RefusalState>,
+    /// What it has of what all endpoints have in common.
+    pub shares: Arc<Shares>,
 }
 
 impl Endpoint {
@@ -161,6 +165,8 @@ pub struct Deployment {
     pub settings: Settings,
     /// Its share of the traffic as it was set.
     pub traffic_percent: Option<u8>,
+    /// How its replicas are spoken to.
+    pub wire: Wire,
     /// Replicas that take new requests.
     pub replicas: Arc<[Arc<Replica>]>,
     /// Replicas that only finish what they have.

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::certificates::CertificateState;
 use super::count::Counter;
 use super::facts::Problem;
+use super::memory::Memory;
 use super::state::RefusalState;
 use super::token::TokenState;
 
@@ -22,6 +23,8 @@ pub struct Vitals {
     pub connections: ConnectionCounts,
     /// TLS handshakes with clients.
     pub handshakes: HandshakeCounts,
+    /// TLS handshakes with replicas.
+    pub replica_handshakes: ReplicaHandshakeCounts,
     /// Certificates that clients are shown, in the order of the configuration.
     pub certificates: Mutex<Vec<CertificateState>>,
     /// The keys that tokens are checked against.
@@ -34,6 +37,10 @@ pub struct Vitals {
     pub state_file: StateFileCounts,
     /// What is kept of request bodies for other attempts.
     pub replay: ReplayCounts,
+    /// The memory of the process.
+    pub memory: Memory,
+    /// Requests under way, over all endpoints.
+    pub requests: AtomicUsize,
     /// Requests in line, over all deployments.
     pub queued: AtomicUsize,
     /// Requests turned away because of that number.
@@ -51,12 +58,15 @@ impl Vitals {
             refusals: RefusalState::new(workers),
             connections: ConnectionCounts::default(),
             handshakes: HandshakeCounts::default(),
+            replica_handshakes: ReplicaHandshakeCounts::default(),
             certificates: Mutex::default(),
             tokens: TokenState::default(),
             access_log: LogCounts::default(),
             discovery: DiscoveryCounts::default(),
             state_file: StateFileCounts::default(),
             replay: ReplayCounts::default(),
+            memory: Memory::default(),
+            requests: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
             crowded_out: Counter::default(),
             mirrors: AtomicUsize::new(0),
@@ -95,6 +105,10 @@ pub struct ConnectionCounts {
     pub lingering: AtomicUsize,
     /// Those that were cut off because it took too long.
     pub lingering_cut: Counter,
+    /// Clients whose request bodies came too slowly.
+    pub slow_bodies: Counter,
+    /// Clients that took answers too slowly.
+    pub slow_readers: Counter,
     /// Connections of trusted proxies that did not begin with a PROXY header.
     pub proxy_headers_wrong: Counter,
     /// Failed accepts.
@@ -129,6 +143,19 @@ pub struct HandshakeCounts {
     pub timed_out: Counter,
     /// Not begun in time, because so many others were under way.
     pub crowded_out: Counter,
+}
+
+/// TLS handshakes with replicas, those for copies of mirrored requests included.
+#[derive(Debug, Default)]
+pub struct ReplicaHandshakeCounts {
+    /// Done from the beginning to the end.
+    pub full: Counter,
+    /// Done on the strength of an earlier one.
+    pub resumed: Counter,
+    /// Failed: the replica sent no TLS, nothing in common with the router, or no certificate to believe, or went away.
+    pub failed: Counter,
+    /// Not done in time, or not waited for because the client went away.
+    pub given_up: Counter,
 }
 
 /// The access log.

@@ -24,7 +24,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Sleep, sleep_until};
 
 use super::exchange::{exchange, open, record_unreadable};
@@ -57,12 +57,18 @@ impl Drop for Guard {
     }
 }
 
-/// Serves a socket, on the worker's own thread.
-pub(crate) fn spawn(worker: &Arc<Worker>, socket: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>) {
+/// Serves a socket, on the worker's own thread; `place` is given back at its end.
+pub(crate) fn spawn(
+    worker: &Arc<Worker>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<Tls>>,
+    place: Option<OwnedSemaphorePermit>,
+) {
     let guard = Guard::new(worker.clone());
     tokio::spawn(async move {
         serve(&guard.0, socket, peer, tls).await;
-        drop(guard);
+        drop((guard, place));
     });
 }
 
@@ -185,7 +191,7 @@ const BUFFER_MIN: usize = 8 << 10;
 
 fn http2_builder(worker: &Worker) -> http2::Builder<StreamExecutor> {
     let limits = worker.limits();
-    let mut builder = http2::Builder::new(StreamExecutor { patience: limits.body_timeout });
+    let mut builder = http2::Builder::new(StreamExecutor { tempo: limits.answer_tempo() });
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
@@ -222,7 +228,9 @@ async fn handle(link: Arc<Link>, request: Request<Incoming>) -> Result<Response<
     let mut response = exchange.await.unwrap_or_else(|_| respond::panicked(id));
     if version != Version::HTTP_2 {
         *response.version_mut() = Version::HTTP_11;
-        if worker.is_discouraging() && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        // Closing gives back what the connection holds.
+        let leaves = worker.is_discouraging() || worker.shared.vitals.memory.is_short();
+        if leaves && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
@@ -289,12 +297,17 @@ impl Watch {
     }
 }
 
-/// How long a connection may be without an exchange. One with HTTP/2 that was asked to leave stays only for the last
+/// While memory is short, this part of that: idle connections give theirs back, those just used a moment later.
+const IDLE_PART: u32 = 20;
+
+/// How long a connection may be without an exchange. While memory is short that is not long. One with HTTP/2 that was asked to leave stays only for the last
 /// bytes of answers whose exchanges are over: at most the frame that did not fit into the client's window.
 fn idle_max(link: &Link) -> Duration {
     let limits = link.worker.limits();
     let leaves = link.is_http2() && link.worker.is_discouraging();
-    if leaves { limits.idle_timeout.min(limits.body_timeout) } else { limits.idle_timeout }
+    let is_short = link.worker.shared.vitals.memory.is_short();
+    let idle_max = if is_short { limits.idle_timeout / IDLE_PART } else { limits.idle_timeout };
+    if leaves { idle_max.min(limits.body_timeout) } else { idle_max }
 }
 
 /// Ends when a deadline has passed, and says what the connection was doing.
@@ -312,7 +325,10 @@ async fn ring(link: &Link, alarm: &mut Pin<Box<Sleep>>) -> Doing {
             Doing::Idle => Some(at(since, idle_max(link))),
             Doing::Exchange => None,
         };
-        let by_writing = link.blocked_since().map(|since| at(since, limits.body_timeout));
+        let by_writing = link.waits_until().map(|until| at(until, Duration::ZERO));
+        if by_writing.is_some_and(|until| until <= now) {
+            link.set_untaken();
+        }
         let next = by_state.into_iter().chain(by_writing).min();
         if next.is_some_and(|next| next <= now) {
             return doing;

@@ -13,14 +13,14 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
-use super::forward::{Answer, Outgoing, forward};
+use super::forward::{self, Answer, Outgoing, forward};
 use super::headers::{self, Peer};
 use super::ledger::Ledger;
 use super::link::Link;
 use super::respond::{self, Refused};
 use super::stream::{AnswerBody, Passing};
 use super::upload::{Upload, discard};
-use super::{admit, auth, cors, mirror, redirect, tunnel};
+use super::{admit, auth, cors, entry, mirror, redirect, tunnel};
 use crate::core::cors::Preflight;
 use crate::core::facts::Form;
 use crate::core::limiter::Passed;
@@ -208,6 +208,8 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
         ledger.record.detail = refusal.detail().map(Into::into);
         Refused::new(Outcome::Unauthorized, refusal.message())
     })?;
+    entry::enter(worker, endpoint, ledger.record.started)?;
+    ledger.counts = true;
     if endpoint.limiter.is_set() {
         ledger.passed = Some(meter(link, endpoint, headers, ledger.record.started)?);
     }
@@ -228,6 +230,7 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
         Refused::new(outcome, message)
     })?;
     ledger.record.deployment = Some(deployment.clone());
+    forward::check_wire(deployment)?;
     Ok(Route { deployment: deployment.clone(), endpoint: endpoint.clone(), named: named.is_some(), upgrade: None })
 }
 
@@ -242,7 +245,7 @@ fn meter(link: &Link, endpoint: &Endpoint, headers: &HeaderMap, now: Instant) ->
         let (name, why) = (&endpoint.name, limiter.explain(exceeded.which));
         let message =
             format!("Endpoint {name}: {why} Ask again in {seconds} s, or ask its operator to raise the limit.");
-        Refused::new(Outcome::RateLimited, message).retry_after(seconds).over(exceeded.which)
+        Refused::new(Outcome::RateLimited, message).retry_after(seconds).over(exceeded.which.label())
     })
 }
 
@@ -293,7 +296,7 @@ async fn score(
         return Err(Refused::new(Outcome::BodyTooLarge, message).closing());
     }
     let deadline = ledger.record.started + deployment.settings.request_timeout;
-    ledger.upload = Upload::new(body, worker, bytes_max);
+    ledger.upload = Upload::new(body, worker, &route.endpoint.shares, bytes_max);
     if ledger.upload.is_none() {
         ledger.record.received = Some(ledger.record.started);
     }

@@ -2,7 +2,7 @@
 //!
 //! What may be tried again, never past the deadline, at most `max-attempts` times and within the deployment's retry
 //! budget:
-//! - a connect that was refused or timed out: nothing was sent;
+//! - a connect that was refused or timed out, or a TLS handshake that failed: nothing was sent;
 //! - a reused connection that died before the first byte of the answer: the replica closed it while it idled. It may
 //!   also have died in the middle of the work, which is why `retry-reused: "false"` switches this off.
 //!
@@ -27,6 +27,7 @@ use super::respond::Refused;
 use super::upload::{Flaw, Upload, UploadBody};
 use super::worker::Worker;
 use crate::core::outcome::Outcome;
+use crate::core::replica_tls::Wire;
 use crate::core::snapshot::{Deployment, Replica};
 
 /// What is sent to a replica, as often as need be.
@@ -55,6 +56,8 @@ enum Failure {
     Broke { stale: bool, unsent: bool, detail: String },
     /// The deadline passed.
     Deadline,
+    /// The request body came too slowly.
+    Slow,
 }
 
 /// How an attempt is made.
@@ -81,6 +84,16 @@ impl Outgoing {
     fn is_replayable(&self) -> bool {
         self.upload.as_ref().is_none_or(Upload::is_replayable)
     }
+}
+
+/// Refuses what is for a deployment whose replicas must not be spoken to, before it waits for one of them.
+pub(crate) fn check_wire(deployment: &Deployment) -> Result<(), Refused> {
+    let Wire::Closed(why) = &deployment.wire else { return Ok(()) };
+    let (endpoint, name) = (&deployment.endpoint, &deployment.name);
+    let message = format!(
+        "Endpoint {endpoint}, deployment {name}: TLS towards its replicas was asked for and cannot be had. {why}."
+    );
+    Err(Refused::new(Outcome::ConnectFailed, message))
 }
 
 /// Forwards a request until there is an answer or nothing more can be tried.
@@ -112,6 +125,7 @@ pub(crate) async fn forward(
         let may_retry = !last && Instant::now() < deadline && outgoing.is_replayable();
         match failure {
             Failure::Deadline => return Err(timed_out(deployment, ledger)),
+            Failure::Slow => return Err(too_slow(worker, deployment)),
             Failure::Connect(held, error) => {
                 if !is_our_shortage(&error) {
                     note_connect_failure(worker, deployment, held.replica());
@@ -149,7 +163,7 @@ async fn attempt(
     let deadline = plan.deadline;
     let replica = lease.replica().clone();
     let deployment = &lease.deployment().clone();
-    let take = || worker.pool.take(replica.state.serial(), replica.address, Instant::now());
+    let take = || worker.pool.take(replica.state.serial(), replica.address, &deployment.wire, Instant::now());
     let parked = if plan.may_reuse { take() } else { None };
     let counts = &worker.shared.vitals.connections;
     let connector = match parked {
@@ -159,7 +173,7 @@ async fn attempt(
         }
         None => {
             let until = deadline.min(Instant::now() + worker.limits().connect_timeout);
-            let connect = pool::connect(replica.address, worker.limits().answer_head_bytes_max);
+            let connect = pool::connect(worker, replica.address, &deployment.wire);
             match timeout_at(until.into(), connect).await {
                 Ok(Ok(connector)) => {
                     counts.upstream_opened.bump();
@@ -169,7 +183,7 @@ async fn attempt(
                 Ok(Err(error)) => return Err(Failure::Connect(lease, error)),
                 Err(_) if until == deadline => return Err(Failure::Deadline),
                 Err(_) => {
-                    let error = io::Error::new(io::ErrorKind::TimedOut, "connect-timeout-ms passed");
+                    let error = io::Error::new(io::ErrorKind::TimedOut, overdue(deployment));
                     return Err(Failure::Connect(lease, error));
                 }
             }
@@ -214,8 +228,8 @@ async fn attempt(
     }
 }
 
-/// Waits for the head of the answer. The alarm is the deadline, or the longest silence of a request body that is still
-/// on its way, whichever comes first.
+/// Waits for the head of the answer. The alarm is the deadline, or the end of the patience with a request body that is
+/// still on its way, whichever comes first.
 async fn wait_for_reply(
     worker: &Worker,
     pending: &mut Pending,
@@ -231,14 +245,15 @@ async fn wait_for_reply(
         }
         while alarm.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            let waiting_since = ledger.upload.as_ref().and_then(|upload| upload.progress().waiting_since);
-            // A body that waits for the replica to read on is not the client's fault.
-            let next = waiting_since.map_or(now + body_timeout, |since| since + body_timeout);
-            if now >= deadline || next <= now {
+            if now >= deadline {
                 return Poll::Ready(Err(Failure::Deadline));
             }
-            let unfinished = ledger.upload.as_ref().is_some_and(|upload| upload.progress().ended.is_none());
-            alarm.as_mut().reset(if unfinished { next.min(deadline) } else { deadline }.into());
+            // A body that waits for the replica to read on is not the client's fault.
+            let next = ledger.upload.as_ref().and_then(|upload| upload.waits_until(now));
+            if next.is_some_and(|next| next <= now) {
+                return Poll::Ready(Err(Failure::Slow));
+            }
+            alarm.as_mut().reset(next.map_or(deadline, |next| next.min(deadline)).into());
         }
         Poll::Pending
     })
@@ -262,8 +277,8 @@ fn timed_out(deployment: &Deployment, ledger: &Ledger) -> Refused {
     let uploading = ledger.upload.as_ref().is_some_and(|upload| upload.progress().waiting_since.is_some());
     if uploading {
         let message = format!(
-            "Endpoint {endpoint}, deployment {name}: the request body did not arrive within request-timeout-ms ({}) \
-             or was silent for longer than body-timeout-ms.",
+            "Endpoint {endpoint}, deployment {name}: the request body did not arrive within request-timeout-ms \
+             ({}).",
             deployment.settings.request_timeout.as_millis()
         );
         return Refused::new(Outcome::RequestTooSlow, message).closing();
@@ -276,10 +291,29 @@ fn timed_out(deployment: &Deployment, ledger: &Ledger) -> Refused {
     Refused::new(Outcome::ReplicaTimeout, message)
 }
 
+fn too_slow(worker: &Worker, deployment: &Deployment) -> Refused {
+    worker.shared.vitals.connections.slow_bodies.bump();
+    let (endpoint, name, limits) = (&deployment.endpoint, &deployment.name, worker.limits());
+    let (silence, rate) = (limits.body_timeout.as_millis(), limits.body_rate_min);
+    let message = format!(
+        "Endpoint {endpoint}, deployment {name}: the request body was silent for longer than body-timeout-ms ({silence}) \
+         or came more slowly than min-body-bytes-per-second ({rate})."
+    );
+    Refused::new(Outcome::RequestTooSlow, message).closing()
+}
+
 /// Whether the router itself had no descriptors, ports or memory left: no replica is to blame for that.
 fn is_our_shortage(error: &io::Error) -> bool {
     // ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL, ENOBUFS: std has no kinds for most of them.
     matches!(error.raw_os_error(), Some(12 | 23 | 24 | 99 | 105))
+}
+
+/// What took too long.
+fn overdue(deployment: &Deployment) -> &'static str {
+    match deployment.wire {
+        Wire::Tls(_) => "connect-timeout-ms passed before the TLS handshake was over",
+        Wire::Plain | Wire::Closed(_) => "connect-timeout-ms passed",
+    }
 }
 
 fn connect_failed(deployment: &Deployment, lease: &Lease, error: &io::Error) -> Refused {

@@ -20,6 +20,7 @@ use super::pending::{Busy, Lease, Pending, Unread};
 use super::pool;
 use super::upload::{Upload, UploadBody};
 use super::worker::Worker;
+use crate::core::replica_tls::Wire;
 use crate::core::snapshot::{Deployment, Endpoint};
 use crate::core::state::MirrorShard;
 
@@ -40,6 +41,10 @@ pub(crate) fn start(worker: &Arc<Worker>, endpoint: &Endpoint, outgoing: &Outgoi
         return;
     }
     let deployment = mirror.deployment.clone();
+    if let Wire::Closed(_) = deployment.wire {
+        deployment.state.shard(worker.index).mirror.skipped.bump();
+        return;
+    }
     let (limits, mirrors) = (worker.limits(), &worker.shared.vitals.mirrors);
     if mirrors.fetch_add(1, Ordering::Relaxed) >= limits.mirrors_max {
         mirrors.fetch_sub(1, Ordering::Relaxed);
@@ -97,11 +102,12 @@ impl Copy {
     /// Sends the copy and reads its answer to the end.
     async fn send(&mut self, lease: Lease, body: Bytes) -> Option<StatusCode> {
         let replica = lease.replica().clone();
-        let parked = self.worker.pool.take(replica.state.serial(), replica.address, Instant::now());
+        let wire = &self.deployment.wire;
+        let parked = self.worker.pool.take(replica.state.serial(), replica.address, wire, Instant::now());
         let connector = match parked {
             Some(connector) => connector,
             None => {
-                let connect = pool::connect(replica.address, self.worker.limits().answer_head_bytes_max);
+                let connect = pool::connect(&self.worker, replica.address, wire);
                 let Ok(Ok(connector)) = tokio::time::timeout(self.worker.limits().connect_timeout, connect).await
                 else {
                     note_connect_failure(&self.worker, &self.deployment, &replica);

@@ -2,11 +2,13 @@
 //!
 //! Owner: one worker; its mutex is never contended. Keyed by the replica state's serial number, which is unique in
 //! the process, never by a hash or an address: no request can meet another replica's connection.
-//! Holds: a connection is parked only when its answer was read whole and the replica did not ask to close; it is not
+//! Holds: a request gets a connection only if that was made by the rules of TLS that hold for the request, the very same.
+//!        A connection is parked only when its answer was read whole and the replica did not ask to close; it is not
 //!        kept longer than `upstream-idle-ms`, less than common servers keep theirs, so that it is rarely the server
 //!        that closes first.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -18,7 +20,10 @@ use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
 use super::counted::Counted;
+use super::replica_tls::{ReplicaSocket, shake_hands};
 use super::upload::UploadBody;
+use super::worker::Worker;
+use crate::core::replica_tls::{ReplicaTls, Wire};
 
 /// A connection to a replica that can take a request.
 #[derive(Debug)]
@@ -27,6 +32,8 @@ pub(crate) struct Connector {
     pub(crate) address: SocketAddr,
     /// Whether it carried a request before.
     pub(crate) reused: bool,
+    /// By which rules it speaks TLS, if it does.
+    tls: Option<Arc<ReplicaTls>>,
     /// Bytes that came from the replica.
     read: Arc<AtomicU64>,
 }
@@ -35,6 +42,14 @@ impl Connector {
     /// Bytes that have come from the replica so far.
     pub(crate) fn read(&self) -> Arc<AtomicU64> {
         self.read.clone()
+    }
+
+    fn is_made_for(&self, wire: &Wire) -> bool {
+        match (&self.tls, wire) {
+            (None, Wire::Plain) => true,
+            (Some(own), Wire::Tls(tls)) => Arc::ptr_eq(own, tls),
+            _ => false,
+        }
     }
 }
 
@@ -58,12 +73,13 @@ impl Pool {
     }
 
     /// An idle connection to this replica, if one is left that is fit for use.
-    pub(crate) fn take(&self, serial: u64, address: SocketAddr, now: Instant) -> Option<Connector> {
+    pub(crate) fn take(&self, serial: u64, address: SocketAddr, wire: &Wire, now: Instant) -> Option<Connector> {
         let mut stacks = self.stacks.lock();
         let stack = stacks.get_mut(&serial)?;
         while let Some(mut idle) = stack.pop() {
             let young = now.saturating_duration_since(idle.since) < self.idle_max;
-            if young && idle.connector.address == address && idle.connector.sender.is_ready() {
+            let fits = idle.connector.address == address && idle.connector.is_made_for(wire);
+            if young && fits && idle.connector.sender.is_ready() {
                 idle.connector.reused = true;
                 return Some(idle.connector);
             }
@@ -94,17 +110,27 @@ impl Pool {
     }
 }
 
-/// Opens a connection, on which the head of an answer may have `head_max` bytes. Its driver runs as a task of its own
-/// until either side closes.
-pub(crate) async fn connect(address: SocketAddr, head_max: usize) -> std::io::Result<Connector> {
+/// Opens a connection, with TLS where the rules are so. Its driver runs as a task of its own until either side closes.
+pub(crate) async fn connect(worker: &Worker, address: SocketAddr, wire: &Wire) -> io::Result<Connector> {
+    if let Wire::Closed(why) = wire {
+        return Err(io::Error::other(&**why));
+    }
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
+    let socket = match wire.tls() {
+        None => ReplicaSocket::Plain(socket),
+        Some(tls) => {
+            // In a box: without TLS, the request carries nothing of it.
+            let shaken = Box::pin(shake_hands(tls, socket, address, &worker.shared.vitals.replica_handshakes));
+            ReplicaSocket::Tls(Box::new(shaken.await?))
+        }
+    };
     let read = Arc::new(AtomicU64::new(0));
     let (sender, connection) = Builder::new()
-        .max_header_size(head_max)
+        .max_header_size(worker.limits().answer_head_bytes_max)
         .handshake(TokioIo::new(Counted::new(socket, read.clone())))
         .await
-        .map_err(std::io::Error::other)?;
+        .map_err(io::Error::other)?;
     tokio::spawn(async move {
         let mut connection = std::pin::pin!(connection.with_upgrades());
         // What went wrong is told to whoever waits for the answer.
@@ -112,5 +138,5 @@ pub(crate) async fn connect(address: SocketAddr, head_max: usize) -> std::io::Re
         // The close gives way too.
         tokio::task::yield_now().await;
     });
-    Ok(Connector { sender, address, reused: false, read })
+    Ok(Connector { sender, address, reused: false, tls: wire.tls().cloned(), read })
 }

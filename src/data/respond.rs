@@ -13,7 +13,6 @@ use uuid::Uuid;
 use super::headers;
 use super::ledger::Ledger;
 use super::stream::AnswerBody;
-use crate::core::limiter::Which;
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
 use crate::core::record::{Record, id_value};
@@ -35,8 +34,8 @@ pub(crate) struct Refused {
     pub(crate) close: bool,
     /// Where the client should go instead.
     pub(crate) location: Option<HeaderValue>,
-    /// The rate limit that was in the way.
-    pub(crate) limit: Option<Which>,
+    /// The word for the limit that was in the way, where there are several.
+    pub(crate) limit: Option<&'static str>,
 }
 
 impl Refused {
@@ -50,8 +49,8 @@ impl Refused {
         self
     }
 
-    /// It is over this rate limit.
-    pub(crate) fn over(mut self, limit: Which) -> Self {
+    /// It is over this limit.
+    pub(crate) fn over(mut self, limit: &'static str) -> Self {
         self.limit = Some(limit);
         self
     }
@@ -102,7 +101,7 @@ pub(crate) fn refuse(refused: Refused, mut ledger: Ledger, server_timing: bool) 
         headers.insert(http::header::LOCATION, location);
     }
     if let Some(limit) = refused.limit {
-        headers.insert(LIMIT, HeaderValue::from_static(limit.label()));
+        headers.insert(LIMIT, HeaderValue::from_static(limit));
     }
     if outcome == Outcome::Unauthorized {
         headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -116,9 +116,10 @@ impl Socket {
         Some(Substitute { ours, theirs })
     }
 
-    fn note<T>(&mut self, written: &Poll<io::Result<T>>) {
+    fn note(&mut self, written: &Poll<io::Result<usize>>) {
         self.is_clean = false;
-        self.link.note(written);
+        let bytes = if let Poll::Ready(Ok(bytes)) = written { *bytes } else { 0 };
+        self.link.note(written, bytes);
     }
 }
 
@@ -158,7 +159,7 @@ impl Write for Socket {
         let this = self.get_mut();
         // With TLS, what was written may still be waiting for the client.
         let flushed = Pin::new(&mut this.io).poll_flush(cx);
-        this.link.note(&flushed);
+        this.link.note(&flushed, 0);
         let flushed = ready!(flushed);
         this.link.settle();
         this.is_clean = !this.link.is_busy();
@@ -168,7 +169,7 @@ impl Write for Socket {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let shut = Pin::new(&mut this.io).poll_shutdown(cx);
-        this.link.note(&shut);
+        this.link.note(&shut, 0);
         shut
     }
 

@@ -12,7 +12,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -22,6 +22,8 @@ use parking_lot::Mutex;
 use super::kept::Kept;
 use super::linger::read_over;
 use super::worker::Worker;
+use crate::core::patience::Tempo;
+use crate::core::shares::Shares;
 
 /// The exchange's side.
 #[derive(Clone, Debug)]
@@ -49,6 +51,8 @@ pub(crate) struct Progress {
     pub(crate) ended: Option<Instant>,
     /// Since when the router has been waiting for the client to go on, while it is.
     pub(crate) waiting_since: Option<Instant>,
+    /// How long it is waited for from then on, once it is timed: see [`Upload::waits_until`].
+    patience: Option<Duration>,
     /// Why it will never be whole.
     pub(crate) flaw: Option<Flaw>,
 }
@@ -63,6 +67,7 @@ struct Source {
     whole: bool,
     trailers: Option<HeaderMap>,
     bytes_max: u64,
+    tempo: Tempo,
     copy: Option<BytesMut>,
     copy_max: usize,
     /// Whoever waits for the copy to be complete.
@@ -74,7 +79,7 @@ struct Source {
 
 impl Upload {
     /// From the client's body. `None` where there is none.
-    pub(crate) fn new(incoming: Incoming, worker: &Arc<Worker>, bytes_max: u64) -> Option<Self> {
+    pub(crate) fn new(incoming: Incoming, worker: &Arc<Worker>, shares: &Arc<Shares>, bytes_max: u64) -> Option<Self> {
         if incoming.is_end_stream() {
             return None;
         }
@@ -82,10 +87,11 @@ impl Upload {
         let source = Source {
             incoming: Some(incoming),
             progress: Progress::default(),
-            kept: Kept::new(worker.clone()),
+            kept: Kept::new(worker.clone(), shares.clone()),
             whole: true,
             trailers: None,
             bytes_max,
+            tempo: worker.limits().body_tempo(),
             copy: None,
             copy_max: 0,
             watcher: None,
@@ -125,6 +131,21 @@ impl Upload {
     /// How far it came.
     pub(crate) fn progress(&self) -> Progress {
         self.0.lock().progress
+    }
+
+    /// Until when the rest is waited for, if nothing more comes; `None` once there is no more to come.
+    ///
+    /// To be asked for the first time when the grace is over: only then is the client timed, so that most requests cost
+    /// no look at the clock. What it sent until then counts for it. While the replica is to take something, it has the
+    /// whole grace.
+    pub(crate) fn waits_until(&self, now: Instant) -> Option<Instant> {
+        let mut source = self.0.lock();
+        let (tempo, bytes) = (source.tempo, source.progress.bytes);
+        if source.progress.ended.is_some() {
+            return None;
+        }
+        let patience = *source.progress.patience.get_or_insert_with(|| tempo.earned(bytes));
+        Some(source.progress.waiting_since.map_or(now + tempo.grace, |since| since + patience))
     }
 
     /// Reads ahead as much as is kept anyway, while the request waits in line: so that the server sees a client that
@@ -188,7 +209,14 @@ impl Source {
                 self.progress.waiting_since.get_or_insert_with(Instant::now);
                 return Poll::Pending;
             };
-            self.progress.waiting_since = None;
+            let waited_since = self.progress.waiting_since.take();
+            if let (Some(since), Some(patience)) = (waited_since, &mut self.progress.patience) {
+                let bytes = match &frame {
+                    Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
+                    _ => 0,
+                };
+                *patience = self.tempo.after(*patience, since.elapsed(), bytes as u64);
+            }
             match frame.map(|frame| frame.map(Frame::into_data)) {
                 None => self.end(),
                 Some(Ok(Ok(chunk))) if chunk.is_empty() => {}

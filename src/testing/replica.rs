@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
+use tokio_rustls::TlsAcceptor;
+
+use crate::data::tls::Transport;
 
 /// One step of a script.
 #[derive(Clone, Debug)]
@@ -21,8 +24,10 @@ pub enum Step {
     Wait(Arc<Semaphore>),
     /// Reads what is left of the request body.
     ReadBody,
-    /// Closes the connection.
+    /// Closes the connection, and says so where TLS has a way to.
     Close,
+    /// Closes it without saying so.
+    Cut,
     /// Closes it with a reset.
     Reset,
     /// Sends back whatever comes, until the other side closes.
@@ -80,15 +85,27 @@ pub struct ScriptedReplica {
 impl ScriptedReplica {
     /// Starts one that reads each request whole before its script runs.
     pub async fn start(script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static) -> Self {
-        Self::listen(script, false).await
+        Self::listen(script, false, None).await
+    }
+
+    /// The same with TLS.
+    pub async fn start_tls(
+        config: Arc<rustls::ServerConfig>,
+        script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(script, false, Some(TlsAcceptor::from(config))).await
     }
 
     /// Starts one whose script runs as soon as the head is there.
     pub async fn start_early(script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static) -> Self {
-        Self::listen(script, true).await
+        Self::listen(script, true, None).await
     }
 
-    async fn listen(script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static, early: bool) -> Self {
+    async fn listen(
+        script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static,
+        early: bool,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared {
@@ -102,7 +119,17 @@ impl ScriptedReplica {
         let serving = shared.clone();
         let task = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(serve(socket, serving.clone()));
+                let (tls, serving) = (tls.clone(), serving.clone());
+                tokio::spawn(async move {
+                    let socket = match tls {
+                        None => Transport::Plain(socket),
+                        Some(tls) => match tls.accept(socket).await {
+                            Ok(stream) => Transport::Tls(Box::new(stream)),
+                            Err(_) => return,
+                        },
+                    };
+                    serve(socket, serving).await;
+                });
             }
         });
         Self { address, shared, task }
@@ -126,7 +153,7 @@ impl ScriptedReplica {
         }
     }
 
-    /// Connections accepted so far.
+    /// Connections accepted so far, with TLS those whose handshake went well.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
@@ -164,7 +191,7 @@ pub fn answer(status: u16, headers: &[&str], body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n{lines}\r\n{body}", body.len()).into_bytes()
 }
 
-async fn serve(mut socket: TcpStream, shared: Arc<Shared>) {
+async fn serve(mut socket: Transport, shared: Arc<Shared>) {
     let connection = shared.connections.fetch_add(1, Ordering::SeqCst);
     shared.open.fetch_add(1, Ordering::SeqCst);
     let mut buffer = Vec::new();
@@ -187,11 +214,11 @@ async fn serve(mut socket: TcpStream, shared: Arc<Shared>) {
 }
 
 /// Says whether the connection goes on.
-async fn run(steps: Vec<Step>, socket: &mut TcpStream, buffer: &mut Vec<u8>, seen: &mut Seen) -> bool {
+async fn run(steps: Vec<Step>, socket: &mut Transport, buffer: &mut Vec<u8>, seen: &mut Seen) -> bool {
     for step in steps {
         match step {
             Step::Send(bytes) => {
-                if socket.write_all(&bytes).await.is_err() {
+                if socket.write_all(&bytes).await.is_err() || socket.flush().await.is_err() {
                     return false;
                 }
             }
@@ -201,19 +228,24 @@ async fn run(steps: Vec<Step>, socket: &mut TcpStream, buffer: &mut Vec<u8>, see
                     return false;
                 }
             }
-            Step::Close => return false,
+            Step::Close => {
+                say_goodbye(socket).await;
+                return false;
+            }
+            Step::Cut => return false,
             Step::Reset => {
-                let _ = socket2::SockRef::from(&*socket).set_linger(Some(std::time::Duration::ZERO));
+                let _ = socket2::SockRef::from(socket.socket()).set_linger(Some(std::time::Duration::ZERO));
                 return false;
             }
             Step::Echo => {
                 let _ = socket.write_all(&std::mem::take(buffer)).await;
                 let mut bytes = [0; 4096];
                 while let Ok(n @ 1..) = socket.read(&mut bytes).await {
-                    if socket.write_all(&bytes[..n]).await.is_err() {
+                    if socket.write_all(&bytes[..n]).await.is_err() || socket.flush().await.is_err() {
                         break;
                     }
                 }
+                say_goodbye(socket).await;
                 return false;
             }
         }
@@ -221,7 +253,13 @@ async fn run(steps: Vec<Step>, socket: &mut TcpStream, buffer: &mut Vec<u8>, see
     true
 }
 
-async fn read_head(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen> {
+async fn say_goodbye(socket: &mut Transport) {
+    if let Transport::Tls(stream) = socket {
+        let _ = stream.shutdown().await;
+    }
+}
+
+async fn read_head(socket: &mut Transport, buffer: &mut Vec<u8>) -> Option<Seen> {
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             let rest = buffer.split_off(end + 4);
@@ -232,7 +270,7 @@ async fn read_head(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen>
     }
 }
 
-async fn read_body(socket: &mut TcpStream, buffer: &mut Vec<u8>, seen: &mut Seen) -> Option<()> {
+async fn read_body(socket: &mut Transport, buffer: &mut Vec<u8>, seen: &mut Seen) -> Option<()> {
     if seen.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
         return read_chunks(socket, buffer, seen).await;
     }
@@ -248,7 +286,7 @@ async fn read_body(socket: &mut TcpStream, buffer: &mut Vec<u8>, seen: &mut Seen
     Some(())
 }
 
-async fn read_chunks(socket: &mut TcpStream, buffer: &mut Vec<u8>, seen: &mut Seen) -> Option<()> {
+async fn read_chunks(socket: &mut Transport, buffer: &mut Vec<u8>, seen: &mut Seen) -> Option<()> {
     loop {
         let line = read_line(socket, buffer).await?;
         let size = usize::from_str_radix(line.split(';').next()?.trim(), 16).ok()?;
@@ -270,7 +308,7 @@ async fn read_chunks(socket: &mut TcpStream, buffer: &mut Vec<u8>, seen: &mut Se
     }
 }
 
-async fn read_line(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
+async fn read_line(socket: &mut Transport, buffer: &mut Vec<u8>) -> Option<String> {
     loop {
         if let Some(end) = buffer.windows(2).position(|window| window == b"\r\n") {
             let line: Vec<u8> = buffer.drain(..end + 2).collect();
@@ -280,7 +318,7 @@ async fn read_line(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Strin
     }
 }
 
-async fn fill(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
+async fn fill(socket: &mut Transport, buffer: &mut Vec<u8>) -> Option<()> {
     let mut bytes = [0; 4 << 10];
     match socket.read(&mut bytes).await {
         Ok(n @ 1..) => {

@@ -35,6 +35,17 @@ impl World {
         self
     }
 
+    /// Adds a Secret with authorities in PEM, under the name of endpoint `iris`.
+    pub fn authorities(mut self, name: &str, pem: &str) -> Self {
+        let pem = serde_json::Value::from(pem);
+        let _ = write!(
+            self.text,
+            "---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: {name}\n  namespace: models\n  labels: \
+             {{ml.azure.com/endpoint-name: iris}}\nstringData: {{ca.crt: {pem}}}\n"
+        );
+        self
+    }
+
     fn service(mut self, name: &str, labels: &str, annotations: &[(&str, &str)]) -> Self {
         let annotations: Vec<String> =
             annotations.iter().map(|(key, value)| format!("scorefront.dev/{key}: \"{value}\"")).collect();

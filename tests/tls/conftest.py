@@ -109,14 +109,17 @@ def replica():
     server.shutdown()
 
 
+SETTINGS = {"auth_mode": "none", "max_concurrent_requests_per_instance": 0, "request_timeout_ms": 20000}
+
+
 class TlsRouter:
     """A running `scorefront serve` that listens with TLS and without."""
 
-    def __init__(self, folder, replica, arguments):
+    def __init__(self, folder, replica, arguments, objects=()):
         source = Path(folder) / "manifests"
         source.mkdir()
-        settings = {"auth_mode": "none", "max_concurrent_requests_per_instance": 0, "request_timeout_ms": 20000}
-        (source / "all.yaml").write_text(yaml.safe_dump_all(manifests.deployment("echo", "only", [replica], **settings)))
+        objects = objects or manifests.deployment("echo", "only", [replica], **SETTINGS)
+        (source / "all.yaml").write_text(yaml.safe_dump_all(objects))
         self.port, self.plain_port, admin = free_port(), free_port(), free_port()
         self.admin_url = f"http://127.0.0.1:{admin}"
         fixed = ["--listen-tls", f"127.0.0.1:{self.port}", "--listen", f"127.0.0.1:{self.plain_port}"]
@@ -138,10 +141,10 @@ def start(tmp_path, replica):
     """Starts routers with more arguments; each must end well."""
     running = []
 
-    def start_one(*arguments):
+    def start_one(*arguments, objects=()):
         folder = tmp_path / f"router-{len(running)}"
         folder.mkdir()
-        running.append(TlsRouter(folder, replica, arguments))
+        running.append(TlsRouter(folder, replica, arguments, objects))
         return running[-1]
 
     yield start_one

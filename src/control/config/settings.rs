@@ -232,4 +232,9 @@ pub const SETTINGS: &[Setting] = &[
     limits::REPLAY_TOTAL,
     limits::QUEUED,
     limits::RESETS,
+    limits::MEMORY,
+    limits::REQUESTS,
+    limits::SHARE,
+    limits::BODY_RATE,
+    limits::ANSWER_RATE,
 ];

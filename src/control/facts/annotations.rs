@@ -1,12 +1,13 @@
 //! The settings of a deployment as annotations of its Service: one table of what there is.
 //!
 //! The parser, the messages about wrong values and the reference page all come from [`ANNOTATIONS`].
-//! Holds: a wrong value changes nothing: the last good one of the same Service stays, else the default. The one
-//! exception is `auth-mode`, which falls back to `key`: a slip of the pen must not leave a door open that somebody
-//! meant to close.
+//! Holds: a wrong value changes nothing: the last good one of the same Service stays, else the default. The
+//! exceptions are `auth-mode`, which falls back to `key`, and those about TLS towards replicas, which close the deployment:
+//! a slip of the pen must not leave a door open that somebody meant to close.
 
 mod cors;
 mod rates;
+mod replica_tls;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -170,6 +171,8 @@ pub const ANNOTATIONS: &[Annotation] = &[
     rates::KEY_PER_SECOND,
     rates::KEY_BURST,
     rates::KEY_CONCURRENT,
+    replica_tls::CA_SECRET,
+    replica_tls::SERVER_NAME,
 ];
 
 /// The table of the reference page.

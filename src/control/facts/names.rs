@@ -22,9 +22,27 @@ pub(super) fn is_port_name(text: &str) -> bool {
         && !text.contains("--")
 }
 
+/// Whether it can be the name of an object of Kubernetes: up to 253 lower-case letters, digits, hyphens and dots.
+pub(super) fn is_object_name(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=253).contains(&text.len())
+        && text.bytes().all(|b| is_part(b) || b == b'-' || b == b'.')
+        && [text.bytes().next(), text.bytes().next_back()].into_iter().flatten().all(is_part)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn object_names_follow_the_rules_of_kubernetes() {
+        for name in ["a", "iris-ca", "0.b", &"a".repeat(253)] {
+            assert!(is_object_name(name), "{name}");
+        }
+        for name in ["", "A", "-a", "a-", ".a", "a.", "a/b", "a b", &"a".repeat(254)] {
+            assert!(!is_object_name(name), "{name}");
+        }
+    }
 
     #[test]
     fn names_follow_the_published_pattern() {

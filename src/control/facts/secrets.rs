@@ -1,11 +1,12 @@
-//! From a Secret to digests of its keys. The keys themselves go no further than this file.
+//! From a Secret to digests of its keys, and to the authorities in it. The keys themselves go no further than this file.
 
 use std::sync::Arc;
 
 use super::names::{NAME_RANGE, is_name};
-use super::{ENDPOINT_LABEL, Parsed, Reporter, Said, shown};
+use super::{ENDPOINT_LABEL, Parsed, Reporter, Said, authorities, shown};
 use crate::control::objects::Secret;
 use crate::core::facts::{KeyDigest, Name, SecretFacts};
+use crate::core::replica_tls::Ca;
 
 /// The longest key: a request head has no room for more.
 const KEY_BYTES_MAX: usize = 4096;
@@ -23,21 +24,35 @@ pub fn parse_secret(secret: &Secret) -> Parsed {
         return Parsed { said: Said::Secret(None), problems: reporter.finish() };
     }
     let (data, text) = (secret.data.as_ref(), secret.string_data.as_ref());
+    let ca = text
+        .and_then(|text| text.ca_crt.as_ref().map(String::as_bytes))
+        .or_else(|| data.and_then(|data| data.ca_crt.as_ref().map(|ca| ca.0.as_slice())));
+    let ca = ca.map_or(Ca::Absent, |ca| read_ca(ca, &mut reporter));
     let primary = text
         .and_then(|text| text.primary_key.as_ref().map(String::as_bytes))
         .or_else(|| data.and_then(|data| data.primary_key.as_ref().map(|key| key.0.as_slice())));
     let secondary = text
         .and_then(|text| text.secondary_key.as_ref().map(String::as_bytes))
         .or_else(|| data.and_then(|data| data.secondary_key.as_ref().map(|key| key.0.as_slice())));
-    if primary.is_none() && secondary.is_none() {
-        reporter.report("data", "has neither primaryKey nor secondaryKey".into());
+    if primary.is_none() && secondary.is_none() && ca == Ca::Absent {
+        reporter.report("data", "has neither primaryKey nor secondaryKey nor ca.crt".into());
     }
     let keys = [("primaryKey", primary), ("secondaryKey", secondary)]
         .into_iter()
         .filter_map(|(field, key)| digest_of(field, key?, &mut reporter))
         .collect();
-    let facts = SecretFacts { object: object.clone(), endpoint: Name::new(endpoint), keys };
+    let facts = SecretFacts { object: object.clone(), endpoint: Name::new(endpoint), keys, ca };
     Parsed { said: Said::Secret(Some(Arc::new(facts))), problems: reporter.finish() }
+}
+
+fn read_ca(text: &[u8], reporter: &mut Reporter<'_>) -> Ca {
+    match authorities::read(text) {
+        Ok(roots) => Ca::Read(roots),
+        Err(problem) => {
+            reporter.report("data[ca.crt]", format!("{problem}; deployments that name the Secret are closed"));
+            Ca::Broken
+        }
+    }
 }
 
 /// The digest of a key without the line end that editors and `echo` leave behind.
@@ -109,5 +124,19 @@ mod tests {
         assert!(facts.unwrap().keys.is_empty() && problems.len() == 1);
         let (facts, problems) = parse(serde_json::json!({"metadata": {"name": "x"}}));
         assert!(facts.is_none() && problems.is_empty());
+    }
+
+    #[test]
+    fn a_secret_with_authorities_needs_no_keys_and_broken_ones_are_reported() {
+        let pem = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap().cert.pem();
+        let (facts, problems) = parse(serde_json::json!({"metadata": meta(), "stringData": {"ca.crt": pem}}));
+        let facts = facts.unwrap();
+        assert!(facts.keys.is_empty() && problems.is_empty(), "{problems:?}");
+        assert!(matches!(&facts.ca, Ca::Read(roots) if roots.iter().len() == 1));
+        let text = serde_json::json!({"ca.crt": "s3cret", "primaryKey": "s3cret-1"});
+        let (facts, problems) = parse(serde_json::json!({"metadata": meta(), "stringData": text}));
+        assert_eq!(facts.map(|facts| (facts.ca.clone(), facts.keys.len())), Some((Ca::Broken, 1)));
+        assert!(problems.len() == 1 && problems[0].contains("data[ca.crt]"), "{problems:?}");
+        assert!(!problems[0].contains("s3cret"), "{problems:?}");
     }
 }

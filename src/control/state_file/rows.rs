@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use http::Method;
 use http::header::HeaderName;
+use k8s_openapi::ByteString;
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
 use super::format::{hex, unhex};
-use crate::control::facts::{annotations, is_name, is_usable, read_annotations};
+use crate::control::facts::{annotations, check_authorities, is_name, is_usable, read_annotations};
 use crate::core::assemble::EndpointKey;
 use crate::core::cors::{Origins, Rules};
 use crate::core::facts::{
@@ -21,6 +22,7 @@ use crate::core::facts::{
     SecretFacts, Settings, SliceFacts,
 };
 use crate::core::limiter::Rates;
+use crate::core::replica_tls::{Asked, Ca};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,6 +35,9 @@ pub(super) struct ServiceRow {
     endpoint: String,
     deployment: String,
     annotations: BTreeMap<String, String>,
+    /// Whether one about TLS towards replicas was wrong: what it said is not known any more, what it does is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    replica_tls_wrong: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,6 +69,9 @@ pub(super) struct SecretRow {
     endpoint: String,
     /// Sealed digests.
     keys: Vec<String>,
+    /// Authorities, in DER; none where they were broken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ca: Option<Vec<ByteString>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -110,6 +118,7 @@ impl ServiceRow {
             endpoint: facts.endpoint.as_str().to_owned(),
             deployment: facts.deployment.as_str().to_owned(),
             annotations: annotations_of(facts),
+            replica_tls_wrong: facts.settings.replica_tls.is_wrong,
         }
     }
 
@@ -120,6 +129,8 @@ impl ServiceRow {
         if let Some(problem) = problems.first() {
             return Err(Refusal::Malformed("a Service", problem.to_string()));
         }
+        let mut settings = draft.settings();
+        settings.replica_tls.is_wrong = self.replica_tls_wrong;
         Ok(Arc::new(DeploymentFacts {
             object,
             uid: self.uid,
@@ -127,7 +138,7 @@ impl ServiceRow {
             form: self.form.into(),
             endpoint: name(&self.endpoint)?,
             deployment: name(&self.deployment)?,
-            settings: draft.settings(),
+            settings,
             traffic_percent: draft.traffic_percent,
             mirror_percent: draft.mirror_percent,
         }))
@@ -149,6 +160,7 @@ fn annotations_of(facts: &DeploymentFacts) -> BTreeMap<String, String> {
         body_bytes_max,
         cors,
         rates,
+        replica_tls: Asked { ca_secret, server_name, is_wrong: _ },
     } = &facts.settings;
     let auth = match auth {
         AuthMode::Key => "key",
@@ -179,6 +191,8 @@ fn annotations_of(facts: &DeploymentFacts) -> BTreeMap<String, String> {
         ("scoring-port", scoring_port),
         ("traffic-percent", facts.traffic_percent.map(|percent| percent.to_string())),
         ("max-body-bytes", body_bytes_max.map(|bytes| bytes.to_string())),
+        ("replica-tls-ca-secret", ca_secret.as_deref().map(str::to_owned)),
+        ("replica-tls-server-name", server_name.as_deref().map(str::to_owned)),
     ];
     let others = others.into_iter().chain(cors_of(cors)).chain(rates_of(rates));
     let others = others.filter_map(|(name, value)| Some((name, value?)));
@@ -265,6 +279,11 @@ impl SecretRow {
             name: facts.object.name.clone(),
             endpoint: facts.endpoint.as_str().to_owned(),
             keys: keys.collect::<Result<_, _>>()?,
+            ca: match &facts.ca {
+                Ca::Absent => None,
+                Ca::Broken => Some(Vec::new()),
+                Ca::Read(roots) => Some(roots.iter().map(|der| ByteString(der.to_vec())).collect()),
+            },
         })
     }
 
@@ -277,7 +296,15 @@ impl SecretRow {
             Ok(KeyDigest::Sealed { tag, seal: *seal })
         });
         let keys = keys.collect::<Result<_, Refusal>>()?;
-        Ok(Arc::new(SecretFacts { endpoint: name(&self.endpoint)?, keys, object }))
+        let ca = match self.ca {
+            None => Ca::Absent,
+            Some(none) if none.is_empty() => Ca::Broken,
+            Some(ders) => {
+                let roots = check_authorities(ders.into_iter().map(|der| der.0.into()).collect());
+                Ca::Read(roots.map_err(|why| Refusal::Malformed("a Secret", format!("{object}: ca.crt {why}")))?)
+            }
+        };
+        Ok(Arc::new(SecretFacts { endpoint: name(&self.endpoint)?, keys, ca, object }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::UNIX_EPOCH;
 
 use http::Method;
@@ -21,6 +21,7 @@ use crate::core::facts::{
 use crate::core::keys::Presented;
 use crate::core::limiter::Rates;
 use crate::core::rate::Limit;
+use crate::core::replica_tls::{Asked, Ca, Roots};
 use crate::core::snapshot::Snapshot;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -55,6 +56,15 @@ fn deployment(object: &str, names: &str, settings: Settings) -> Arc<DeploymentFa
     })
 }
 
+/// An authority that is the same whenever it is asked for.
+fn ca() -> Ca {
+    static DER: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let own = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap();
+        own.cert.der().to_vec()
+    });
+    Ca::Read(Roots::new(vec![DER.as_slice().into()]))
+}
+
 fn kept() -> Kept {
     let address = |ip: &str, ready| AddressFacts {
         ip: ip.parse().unwrap(),
@@ -71,7 +81,7 @@ fn kept() -> Kept {
         addresses: vec![address("10.0.0.1", true), address("fd00::2", false)],
     };
     let keys = vec![KeyDigest::of(b"first-key"), KeyDigest::of(b"second-key")];
-    let secret = SecretFacts { object: ObjectRef::new("ml", "iris-keys"), endpoint: Name::new("Iris"), keys };
+    let secret = SecretFacts { object: ObjectRef::new("ml", "iris-keys"), endpoint: Name::new("Iris"), keys, ca: ca() };
     let owner = EndpointKey { form: Form::Endpoint, name: "iris".into() };
     Kept {
         as_of: now(),
@@ -141,6 +151,11 @@ fn any_settings() -> impl Strategy<Value = Settings> {
                     concurrent: open.then_some(11),
                 },
             },
+            replica_tls: Asked {
+                ca_secret: open.then(|| "iris-ca".into()),
+                server_name: close.then(|| "models.test".into()),
+                is_wrong: retry,
+            },
         },
     )
 }
@@ -190,10 +205,11 @@ fn any_slice(services: Vec<Arc<DeploymentFacts>>) -> impl Strategy<Value = Arc<S
 
 fn any_secret() -> impl Strategy<Value = Arc<SecretFacts>> {
     let names = (select(vec!["one", "two"]), select(vec!["aaa", "bbb", "c-3"]));
-    (names, prop::collection::vec("[!-~]{1,9}", 0..4)).prop_map(|((namespace, endpoint), keys)| {
+    let ca = select(vec![Ca::Absent, Ca::Broken, ca()]);
+    (names, prop::collection::vec("[!-~]{1,9}", 0..4), ca).prop_map(|((namespace, endpoint), keys, ca)| {
         let keys = keys.iter().map(|key| KeyDigest::of(key.as_bytes())).collect();
         let object = ObjectRef::new(namespace, &format!("{endpoint}-keys"));
-        Arc::new(SecretFacts { object, endpoint: Name::new(endpoint), keys })
+        Arc::new(SecretFacts { object, endpoint: Name::new(endpoint), keys, ca })
     })
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::super::facts::{Form, Name};
+use super::super::replica_tls::Wire;
 use super::super::snapshot::{Access, Deployment, Endpoint, Replica, ReplicaId};
 
 /// What happened to the thing.
@@ -201,8 +202,22 @@ fn deployment_reasons(before: &Deployment, after: &Deployment) -> Vec<String> {
     note("scoring-port", format!("{:?}", old.scoring_port), format!("{:?}", new.scoring_port));
     note("auth-mode", format!("{:?}", old.auth), format!("{:?}", new.auth));
     note("on-abandon", format!("{:?}", old.on_abandon), format!("{:?}", new.on_abandon));
+    note("tls to replicas", shown_wire(&before.wire), shown_wire(&after.wire));
     note("retry-reused", old.retry_reused.to_string(), new.retry_reused.to_string());
+    if let (Wire::Tls(was), Wire::Tls(is)) = (&before.wire, &after.wire)
+        && was.roots != is.roots
+    {
+        why.push("authorities of replicas replaced".into());
+    }
     why
+}
+
+fn shown_wire(wire: &Wire) -> String {
+    match wire {
+        Wire::Plain => "none".into(),
+        Wire::Tls(tls) => format!("for {}", tls.server_name),
+        Wire::Closed(_) => "closed".into(),
+    }
 }
 
 fn compare_replicas(before: Option<&Arc<Deployment>>, after: &Deployment, log: &mut Log<'_>) {

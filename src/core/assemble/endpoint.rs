@@ -8,7 +8,7 @@ use super::super::slots::UNLIMITED;
 use super::super::snapshot::{Deployment, Endpoint, Mirror, Replica};
 use super::super::split::Split;
 use super::replicas::{self, Place};
-use super::{DeploymentKey, EndpointKey, Keyring, LiveStates, World, access, cors, rates};
+use super::{DeploymentKey, EndpointKey, Keyring, LiveStates, World, access, cors, rates, wire};
 
 /// An endpoint and what is wrong with it.
 pub(super) struct Built {
@@ -53,6 +53,7 @@ pub(super) fn build(
         access,
         cors: cors::decide(&services, &mut problems),
         refusals: before.map_or_else(|| states.refusals(key), |endpoint| endpoint.refusals.clone()),
+        shares: before.map_or_else(|| states.shares(key), |endpoint| endpoint.shares.clone()),
     };
     let endpoint = match before {
         Some(before) if is_same(before, &endpoint) => before.clone(),
@@ -132,12 +133,14 @@ fn deployment(
         places.into_iter().map(|place| replica(place, &known, &identity, limit, states)).collect()
     };
     let (serving, finishing) = (replicas(places.serving, limit), replicas(places.finishing, 0));
+    let wire = wire::decide(world, facts, before.map(|before| &before.wire), problems);
     if let Some(before) = before
         && before.object == facts.object
         && before.name.as_str() == facts.deployment.as_str()
         && before.endpoint.as_str() == endpoint.as_str()
         && before.settings == facts.settings
         && before.traffic_percent == facts.traffic_percent
+        && before.wire.is_same(&wire)
         && are_same(&before.replicas, &serving)
         && are_same(&before.finishing, &finishing)
     {
@@ -149,6 +152,7 @@ fn deployment(
         object: facts.object.clone(),
         settings: facts.settings.clone(),
         traffic_percent: facts.traffic_percent,
+        wire,
         replicas: serving.into(),
         finishing,
         state: before.map_or_else(|| states.deployment(&identity), |before| before.state.clone()),

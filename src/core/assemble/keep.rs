@@ -14,7 +14,7 @@ pub struct Facts {
     pub services: Vec<Arc<DeploymentFacts>>,
     /// The slices of those.
     pub slices: Vec<Arc<SliceFacts>>,
-    /// The Secrets of their endpoints.
+    /// The Secrets of their endpoints, and those that they name.
     pub secrets: Vec<Arc<SecretFacts>>,
     /// Which namespace has which name.
     pub owners: Vec<(EndpointKey, Arc<str>)>,
@@ -31,8 +31,11 @@ impl World {
             let key = |form| EndpointKey { form, name: name.clone() };
             [Form::Endpoint, Form::Service].into_iter().any(|form| self.services.contains_key(&key(form)))
         };
-        let secrets = self.secrets.iter().filter(|(place, _)| is_asked_for(&place.endpoint));
-        let mut secrets: Vec<_> = secrets.flat_map(|(_, secrets)| secrets.values().cloned()).collect();
+        let secrets =
+            self.secrets.iter().flat_map(|(place, secrets)| secrets.values().map(move |secret| (place, secret)));
+        let secrets =
+            secrets.filter(|(place, secret)| is_asked_for(&place.endpoint) || self.is_trusted(&secret.object));
+        let mut secrets: Vec<_> = secrets.map(|(_, secret)| secret.clone()).collect();
         secrets.sort_unstable_by(|a, b| a.object.cmp(&b.object));
         let mut owners: Vec<_> = self.owners.iter().map(|(key, owner)| (key.clone(), owner.clone())).collect();
         owners.sort_unstable();

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::core::facts::{AuthMode, OnAbandon, Problem, ScoringPort};
 use crate::core::outcome::Outcome;
+use crate::core::replica_tls::Wire;
 use crate::core::slots::UNLIMITED;
 use crate::core::snapshot::{Access, Deployment, Endpoint, Replica, Snapshot};
 use crate::core::vitals::Vitals;
@@ -62,6 +63,8 @@ struct DeploymentView {
     service: String,
     traffic_percent: Option<u8>,
     settings: SettingsView,
+    /// Null where replicas are spoken to without TLS.
+    replica_tls: Option<TlsView>,
     waiting: usize,
     queue_pushed: u64,
     queue_popped: u64,
@@ -86,6 +89,19 @@ struct SettingsView {
     auth_mode: &'static str,
     on_abandon: &'static str,
     retry_reused: bool,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum TlsView {
+    Open {
+        server_name: String,
+        authorities: usize,
+    },
+    /// Requests are refused, and why.
+    Closed {
+        closed: String,
+    },
 }
 
 #[derive(Serialize)]
@@ -144,6 +160,7 @@ impl DeploymentView {
             service: deployment.object.to_string(),
             traffic_percent: deployment.traffic_percent,
             settings: SettingsView::of(deployment),
+            replica_tls: TlsView::of(&deployment.wire),
             waiting: state.gate.waiting(),
             queue_pushed,
             queue_popped,
@@ -182,6 +199,18 @@ impl SettingsView {
                 OnAbandon::Close => "close",
             },
             retry_reused: settings.retry_reused,
+        }
+    }
+}
+
+impl TlsView {
+    fn of(wire: &Wire) -> Option<Self> {
+        match wire {
+            Wire::Plain => None,
+            Wire::Tls(tls) => {
+                Some(Self::Open { server_name: tls.server_name.to_string(), authorities: tls.roots.iter().len() })
+            }
+            Wire::Closed(why) => Some(Self::Closed { closed: why.to_string() }),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::core::facts::{Form, KeyDigest, Name, ObjectRef, Problem, Settings};
 use crate::core::limiter::Limiter;
 use crate::core::limits::Limits;
+use crate::core::replica_tls::Wire;
 use crate::core::snapshot::{Access, Deployment, Endpoint, Replica};
 use crate::core::split::Split;
 use crate::core::state::{DeploymentState, RefusalState};
@@ -84,6 +85,7 @@ fn endpoint(name: &str, port: u16) -> Arc<Endpoint> {
         object: ObjectRef::new("models", "iris-blue"),
         settings: Settings::default(),
         traffic_percent: Some(100),
+        wire: Wire::Plain,
         replicas: Arc::from([Replica::sample(port, 1), Replica::sample(port - 500, 1)]),
         finishing: Vec::new(),
         state: Arc::new(DeploymentState::new(1, 1)),
@@ -99,6 +101,7 @@ fn endpoint(name: &str, port: u16) -> Arc<Endpoint> {
         cors: None,
         limiter: Limiter::default(),
         refusals: Arc::new(RefusalState::new(1)),
+        shares: Arc::default(),
     })
 }
 

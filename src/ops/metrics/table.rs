@@ -134,6 +134,8 @@ metrics! {
         "Clients whose refused requests are read over, so that they see the answer";
     LINGERING_CUT = Counter "scorefront_lingering_clients_cut_total" &[],
         "Those cut off because they were still sending, or silent, when their time was up (linger-timeout-ms)";
+    SLOW_CLIENTS = Counter "scorefront_slow_clients_cut_total" &["what"],
+        "Clients cut off because they were too slow: body (they sent it silently or below min-body-bytes-per-second), answer (they took it so, min-answer-bytes-per-second)";
     PROXY_HEADERS_WRONG = Counter "scorefront_proxy_protocol_errors_total" &[],
         "Connections of trusted proxies that were closed because they did not begin with a PROXY header (proxy-protocol)";
     ACCEPT_ERRORS = Counter "scorefront_accept_errors_total" &[],
@@ -176,6 +178,8 @@ metrics! {
         "TLS handshakes under way";
     TLS_HANDSHAKES_LIMIT = Gauge "scorefront_tls_open_handshakes_limit" &[],
         "Most TLS handshakes that may be under way (tls-handshakes-max); more wait";
+    UPSTREAM_HANDSHAKES = Counter "scorefront_upstream_tls_handshakes_total" &["result"],
+        "TLS handshakes with replicas that are over: full, resumed, failed, given_up (connect-timeout-ms passed, or the client left)";
     CERTIFICATE_DAYS = Gauge "scorefront_tls_certificate_expiry_days" &["source"],
         "Days until the certificate that clients are shown expires; negative when it has; absent where there is none";
     CERTIFICATE_PROBLEMS = Gauge "scorefront_tls_certificate_problems" &["source"],
@@ -202,6 +206,26 @@ metrics! {
         "Most of those (max-queued-requests)";
     CROWDED_OUT = Counter "scorefront_waiting_requests_refused_total" &[],
         "Requests turned away because of that limit";
+    REQUESTS_UNDER_WAY = Gauge "scorefront_requests" &[],
+        "Requests under way, over all endpoints";
+    REQUESTS_LIMIT = Gauge "scorefront_requests_limit" &[],
+        "Most of those (max-requests)";
+    SHARES_TAKEN = Gauge "scorefront_endpoint_requests" &["form", "endpoint"],
+        "Requests under way to an endpoint: what max-share-percent looks at";
+    SHARES_REPLAY = Gauge "scorefront_endpoint_replay_bytes" &["form", "endpoint"],
+        "What is kept of request bodies to an endpoint for another attempt";
+    LIMITED = Counter "scorefront_limited_requests_total" &["form", "endpoint", "limit"],
+        "Requests that ran into a limit of the router as a whole, or into the endpoint's share of it: memory, requests, requests-share, queue, queue-share (turned away), replay, replay-share (forwarded without the chance of another attempt)";
+    MEMORY_RESIDENT = Gauge "scorefront_memory_bytes" &[],
+        "Resident memory at the last look, some times a second; 0 without a limit";
+    MEMORY_LIMIT = Gauge "scorefront_memory_limit_bytes" &[],
+        "Most of that (max-memory-bytes); 0: no limit";
+    MEMORY_SHORT = Gauge "scorefront_memory_short" &[],
+        "1 while new requests are turned away because memory is over its limit";
+    MEMORY_REQUESTS = Counter "scorefront_memory_refused_requests_total" &[],
+        "Requests turned away because of that";
+    MEMORY_CONNECTIONS = Counter "scorefront_memory_refused_connections_total" &[],
+        "Connections closed without a word because of that";
     CPU = Counter "process_cpu_seconds_total" &[],
         "User and system CPU time";
     RESIDENT = Gauge "process_resident_memory_bytes" &[],

@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::core::facts::{Form, Name, ObjectRef, Problem, Settings};
 use crate::core::limiter::Limiter;
 use crate::core::outcome::Outcome;
+use crate::core::replica_tls::Wire;
 use crate::core::slots::UNLIMITED;
 use crate::core::snapshot::{Access, Deployment, Endpoint, Mirror, Replica};
 use crate::core::split::Split;
@@ -21,6 +22,7 @@ fn deployment(name: &str, limit: u32) -> Arc<Deployment> {
         object: ObjectRef::new("models", name),
         settings: Settings::default(),
         traffic_percent: None,
+        wire: Wire::Plain,
         replicas: Arc::from([Replica::sample(1, limit), Replica::sample(2, limit)]),
         finishing: vec![Replica::sample(3, 0)],
         state: Arc::new(DeploymentState::new(2, 1)),
@@ -40,6 +42,7 @@ fn world() -> (Arc<ArcSwap<Snapshot>>, Arc<Vitals>, [Arc<Deployment>; 2]) {
         cors: None,
         limiter: Limiter::default(),
         refusals: Arc::new(RefusalState::new(2)),
+        shares: Arc::default(),
     };
     let mut snapshot = Snapshot::default();
     snapshot.insert(Arc::new(endpoint(Form::Service, "iris")));

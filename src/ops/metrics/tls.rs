@@ -1,4 +1,4 @@
-//! TLS of clients: handshakes and certificates.
+//! TLS of clients, handshakes and certificates, and handshakes with replicas.
 
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -21,6 +21,13 @@ pub(super) fn write(page: &mut Page<'_>, vitals: &Vitals, limits: &Limits) -> fm
     })?;
     page.single(table::TLS_HANDSHAKES_OPEN, handshakes.open.load(Ordering::Relaxed) as u64)?;
     page.single(table::TLS_HANDSHAKES_LIMIT, limits.tls_handshakes_max as u64)?;
+    let replicas = &vitals.replica_handshakes;
+    page.metric(table::UPSTREAM_HANDSHAKES, |series| {
+        series.count(&["full"], replicas.full.read())?;
+        series.count(&["resumed"], replicas.resumed.read())?;
+        series.count(&["failed"], replicas.failed.read())?;
+        series.count(&["given_up"], replicas.given_up.read())
+    })?;
     let certificates = vitals.certificates.lock().clone();
     page.metric(table::CERTIFICATE_DAYS, |series| {
         let now = SystemTime::now();

@@ -11,7 +11,7 @@ use rcgen::{
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use scorefront::control::config::Config;
 use scorefront::testing::PATIENCE;
 use scorefront::testing::router::Router;
@@ -36,6 +36,16 @@ pub(crate) struct Issued {
     pub(crate) key: String,
     pub(crate) der: rustls::pki_types::CertificateDer<'static>,
     key_der: Vec<u8>,
+}
+
+impl Issued {
+    /// What a server shows this certificate with.
+    pub(crate) fn server(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ServerConfig> {
+        let key = PrivateKeyDer::try_from(self.key_der.clone()).unwrap();
+        let builder = ServerConfig::builder_with_provider(default_provider().into());
+        let builder = builder.with_protocol_versions(versions).unwrap().with_no_client_auth();
+        Arc::new(builder.with_single_cert(vec![self.der.clone()], key).unwrap())
+    }
 }
 
 impl Authority {
@@ -81,10 +91,15 @@ impl Authority {
         paths
     }
 
-    /// The authority's own certificate in a file.
+    /// The authority's own certificate.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// The same in a file.
     pub(crate) fn write_root(&self) -> PathBuf {
         let path = self.path("ca.crt");
-        std::fs::write(&path, self.issuer.pem()).unwrap();
+        std::fs::write(&path, self.pem()).unwrap();
         path
     }
 

@@ -6,6 +6,7 @@ use crate::core::cors::{Origins, Rules};
 use crate::core::facts::ObjectRef;
 use crate::core::limiter::Rates;
 use crate::core::rate::Limit;
+use crate::core::replica_tls::Asked;
 
 fn read_all(pairs: &[(&str, &str)], last: Option<&Draft>) -> (Draft, Vec<String>) {
     let object = ObjectRef::new("ml", "iris-blue");
@@ -40,6 +41,8 @@ fn good() -> Draft {
             ("key-rate-limit-per-second", "4"),
             ("key-rate-limit-burst", "5"),
             ("key-rate-limit-concurrent", "6"),
+            ("replica-tls-ca-secret", "iris-ca"),
+            ("replica-tls-server-name", "models.test"),
         ],
         None,
     );
@@ -70,6 +73,11 @@ fn every_annotation_is_read() {
         rates: Rates {
             endpoint: Limit { per_second: Some(1), burst: Some(2), concurrent: Some(3) },
             key: Limit { per_second: Some(4), burst: Some(5), concurrent: Some(6) },
+        },
+        replica_tls: Asked {
+            ca_secret: Some("iris-ca".into()),
+            server_name: Some("models.test".into()),
+            is_wrong: false,
         },
     };
     assert_eq!(draft.settings(), expected);
@@ -110,7 +118,8 @@ fn wrong_values_leave_the_last_good_ones_in_place_and_are_reported() {
         ("key-rate-limit-concurrent", "1e3"),
     ];
     let (draft, problems) = read_all(&wrong, Some(&good()));
-    let expected = Settings { auth: AuthMode::Key, ..good().settings() };
+    // Those about TLS are not among the wrong ones, and not there.
+    let expected = Settings { auth: AuthMode::Key, replica_tls: Asked::default(), ..good().settings() };
     assert_eq!((draft.settings(), draft.traffic_percent, draft.mirror_percent), (expected, Some(90), 50));
     assert!(problems.len() < wrong.len(), "of so many not all are told");
     for wrong in wrong {
@@ -128,6 +137,17 @@ fn wrong_values_leave_the_last_good_ones_in_place_and_are_reported() {
 fn a_wrong_auth_mode_asks_for_keys_even_if_the_last_good_one_did_not() {
     let (draft, problems) = read_all(&[("auth-mode", "Key")], Some(&good()));
     assert_eq!((draft.settings().auth, problems.len()), (AuthMode::Key, 1));
+}
+
+#[test]
+fn a_wrong_value_about_tls_is_never_none_at_all_nor_the_last_good_one() {
+    for wrong in [("replica-tls-ca-secret", "Iris_CA"), ("replica-tls-server-name", "*.models.test")] {
+        for last in [None, Some(good())] {
+            let (draft, problems) = read_all(&[wrong], last.as_ref());
+            assert_eq!(draft.settings().replica_tls, Asked { is_wrong: true, ..Asked::default() });
+            assert!(problems.len() == 1 && problems[0].contains("is not allowed"), "{problems:?}");
+        }
+    }
 }
 
 #[test]

@@ -5,12 +5,13 @@ use crate::core::cors::{Origins, Rules};
 use crate::core::facts::KeyDigest;
 use crate::core::limiter::Rates;
 use crate::core::rate::Limit;
+use crate::core::replica_tls::Ca;
 use crate::core::snapshot::Access;
 
 fn mk_secret(object: &str, endpoint: &str, keys: &[u8]) -> SecretFacts {
     let (namespace, name) = object.split_once('/').unwrap();
     let keys = keys.iter().map(|&key| KeyDigest::Plain([key; 32])).collect();
-    SecretFacts { object: ObjectRef::new(namespace, name), endpoint: Name::new(endpoint), keys }
+    SecretFacts { object: ObjectRef::new(namespace, name), endpoint: Name::new(endpoint), keys, ca: Ca::Absent }
 }
 
 fn keys(endpoint: &Endpoint) -> Option<usize> {
