@@ -83,7 +83,7 @@ impl Deadlines {
     fn of(seconds: u32) -> Self {
         let time = Duration::from_secs(seconds.into());
         let (linger, goodbye) = (Duration::from_secs(1), Duration::from_millis(500));
-        Self { head: time, body: time, request: time, linger, goodbye }
+        Self { head: time, body: time, request: time * 3, linger, goodbye }
     }
 
     fn settings(&self) -> Vec<String> {
@@ -100,8 +100,9 @@ impl Deadlines {
     fn cut(&self, kind: Kind) -> (Duration, Duration) {
         match kind {
             Kind::Head => (self.head, self.head + self.goodbye),
-            // It drips, so it is never silent: the time to the answer's first byte ends it.
-            Kind::Body => (self.request, self.request + self.linger),
+            // A byte a second is under min-body-bytes-per-second, which is judged from then on; request-timeout-ms would
+            // end it much later. It is told so, and may go on sending for a while.
+            Kind::Body => (self.body, self.body + self.linger),
             // Whoever is waited for while writing is looked at four times in a head's time.
             Kind::Reader => (self.body, self.body + self.head / 4),
         }
@@ -134,7 +135,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     for number in 0..arguments.rounds {
         rounds.push(one_round(arguments, &router, good, deadlines, number)?);
     }
-    let summary = verdict::Summary { arguments, deadlines, cores, rounds, router: &router };
+    let slow_cut = router.metrics()?.by_label("scorefront_slow_clients_cut_total", "what");
+    let summary = verdict::Summary { arguments, deadlines, cores, rounds, slow_cut, router: &router };
     summary.judge(&dir)
 }
 
@@ -224,6 +226,7 @@ mod tests {
         };
         assert_eq!(seconds(Kind::Head), (10.0, 10.5));
         assert_eq!(seconds(Kind::Body), (10.0, 11.0));
+        assert!(deadlines.request > deadlines.latest());
         assert_eq!(seconds(Kind::Reader), (10.0, 12.5));
     }
 }

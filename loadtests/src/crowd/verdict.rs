@@ -1,5 +1,6 @@
 //! What came of the rounds with the crowd: the table, the file, and whether it was within the bars.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub struct Summary<'a> {
     pub cores: Cores,
     /// What happened.
     pub rounds: Vec<Round>,
+    /// Clients cut off, as the router counts them, by what they were slow with.
+    pub slow_cut: BTreeMap<String, u64>,
     /// The router, which still runs.
     pub router: &'a Router,
 }
@@ -183,6 +186,13 @@ impl Summary<'_> {
             if round.at_once < u64::from(self.arguments.clients) && !self.arguments.unjudged {
                 let clients = self.arguments.clients;
                 failures.push(format!("round {number}: {} connections at once, not {clients}", round.at_once));
+            }
+        }
+        for (kind, what) in [(Kind::Body, "body"), (Kind::Reader, "answer")] {
+            let cut = self.rounds.iter().flat_map(|round| &round.ends).filter(|end| end.kind == kind).count() as u64;
+            let counted = self.slow_cut.get(what).copied().unwrap_or_default();
+            if cut != counted {
+                failures.push(format!("{cut} clients were slow with a {what}, the router counted {counted}"));
             }
         }
         let (Some(first), Some(last)) = (self.rounds.first(), self.rounds.last()) else { return failures };
