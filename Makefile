@@ -1,6 +1,6 @@
 # The checks themselves are in .ci/run, for both.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test unit peers tls faults ingress cluster deploy image loadtest loadtest-smoke fmt lint deny doc
+.PHONY: help quickstart test unit peers tls faults ingress cluster deploy image loadtest loadtest-smoke soak fmt lint deny doc
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,11 +35,14 @@ tls: ## the router under a TLS scanner, OpenSSL and curl
 faults: ## silent and early replicas, clock jumps, no DNS; as root
 	@bash .ci/run faults
 
-loadtest: ## waiting, speed, latency and memory beside nginx, HAProxy and Envoy, judged; 40 minutes on a quiet machine
+loadtest: ## waiting, speed, latency, memory beside nginx, HAProxy, Envoy; a hostile crowd; judged; 45 minutes, quiet machine
 	@bash .ci/run loadtest
 
 loadtest-smoke: ## the same scenarios for seconds, not judged
 	@bash .ci/run loadtests
+
+soak: ## mixed load for half an hour while everything changes: all accounts must agree, memory must be flat
+	@bash .ci/run soak
 
 fmt: ## format the sources
 	cargo fmt

@@ -101,5 +101,6 @@ fn endpoint(name: &str) -> Arc<Endpoint> {
         cors: None,
         limiter: Limiter::default(),
         refusals: Arc::new(RefusalState::new(2)),
+        shares: Arc::default(),
     })
 }

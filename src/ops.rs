@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod ready;
 pub mod signal;

@@ -285,6 +285,7 @@ fn routed(id: u128) -> Record {
         cors: None,
         limiter: Limiter::default(),
         refusals: Arc::new(RefusalState::new(1)),
+        shares: Arc::default(),
     }));
     record.replica = Some(Replica::sample(5001, 1));
     record

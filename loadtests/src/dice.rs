@@ -19,6 +19,11 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
+    /// Uniform in 0..bound; 0 where that is empty.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.roll().checked_rem(bound).unwrap_or(0)
+    }
+
     /// Uniform in (0, 1]: its logarithm is finite.
     fn share(&mut self) -> f64 {
         ((self.roll() >> 11) + 1) as f64 / (1_u64 << 53) as f64

@@ -1,4 +1,5 @@
-//! Load tests: Scorefront beside its peers, all in one run on one machine, because only ratios of one run count.
+//! Load tests: Scorefront beside its peers, all in one run on one machine, because only ratios of one run count; and what
+//! only time and numbers show of it alone.
 //!
 //! Holds: traffic goes to loopback only; every scenario is bounded in requests and time, and ends the processes that
 //! it started. `README.md` describes the method.
@@ -6,10 +7,13 @@
 mod churn;
 mod cluster;
 mod contenders;
+mod crowd;
 mod dice;
 mod floor;
+mod gauges;
 mod generator;
 mod latency;
+mod machine;
 mod manifests;
 mod memory;
 mod origin;
@@ -17,6 +21,8 @@ mod picture;
 mod process;
 mod replica;
 mod report;
+mod router;
+mod soak;
 mod speed;
 mod waiting;
 
@@ -26,7 +32,7 @@ use clap::{Parser, Subcommand};
 
 use crate::report::Verdict;
 
-/// Scorefront beside its peers: waiting, speed, latency, churn, memory.
+/// Scorefront beside its peers: waiting, speed, latency, churn, memory; and alone: crowd, soak.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Arguments {
@@ -46,6 +52,10 @@ enum Scenario {
     Churn(churn::Arguments),
     /// Resident memory at rest and with 10,000 idle connections.
     Memory(memory::Arguments),
+    /// Good requests beside thousands of clients that are as slow as can be.
+    Crowd(crowd::Arguments),
+    /// Mixed load for a long time, while everything around the router changes.
+    Soak(soak::Arguments),
     /// The bare forwarder, as `speed` starts it.
     #[command(hide = true)]
     Floor(floor::Arguments),
@@ -60,6 +70,8 @@ enum Scenario {
 fn main() -> ExitCode {
     let verdict = match Arguments::parse().scenario {
         Scenario::Waiting(arguments) => waiting::run(&arguments),
+        Scenario::Crowd(arguments) => crowd::run(&arguments),
+        Scenario::Soak(arguments) => soak::run(&arguments),
         Scenario::Speed(arguments) => speed::run(&arguments),
         Scenario::Latency(arguments) => latency::run(&arguments),
         Scenario::Churn(arguments) => churn::run(&arguments),

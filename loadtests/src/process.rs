@@ -75,6 +75,16 @@ impl Process {
         Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
     }
 
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All that it printed.
+    pub fn whole_output(&self) -> String {
+        fs::read_to_string(&self.output).unwrap_or_default()
+    }
+
     /// User and system time so far, of its threads whose names do not begin like this.
     pub fn cpu_time_beside(&self, prefix: &str) -> anyhow::Result<Duration> {
         let mut ticks = 0;
@@ -97,7 +107,7 @@ impl Process {
     }
 
     fn printed(&self) -> String {
-        let text = fs::read_to_string(&self.output).unwrap_or_default();
+        let text = self.whole_output();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }

@@ -14,6 +14,7 @@ pub mod core {
     pub mod queue;
     pub mod rate;
     pub mod replica_tls;
+    pub mod shares;
     pub mod slots;
     pub mod snapshot;
     pub mod split;

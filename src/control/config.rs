@@ -18,10 +18,12 @@ use crate::ops::logging::LogFormat;
 
 use self::layers::Layers;
 
+mod cgroup;
 mod command;
 mod cores;
 mod file;
 mod layers;
+mod memory;
 mod rows;
 mod setting;
 pub mod settings;
@@ -30,6 +32,7 @@ mod tokens;
 
 pub use self::command::markdown;
 pub use self::tls::{ClientAuth, Tls};
+pub use self::tokens::{JwksUrl, Tokens};
 
 /// Where Kubernetes objects come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +59,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// TLS of clients.
     pub tls: Tls,
-    /// Where the keys for tokens are; `None`: no token is accepted.
-    pub token_jwks: Option<PathBuf>,
+    /// Where the keys for tokens are.
+    pub tokens: Tokens,
     /// Address of the admin port.
     pub admin: SocketAddr,
     /// Where objects come from.
@@ -86,17 +89,20 @@ pub struct Config {
     pub drain_grace: Duration,
     /// How long running requests may take after that.
     pub drain_timeout: Duration,
+    /// The most memory that the process may have before it turns new requests away, in bytes; 0: any number. `None`:
+    /// nobody said, and the machine was not asked.
+    pub memory_bytes_max: Option<u64>,
     /// Limits of the data path.
     pub limits: Limits,
 }
 
 impl Default for Config {
-    /// `workers` is 0 here: the number depends on the machine.
+    /// `workers` is 0 here and `memory_bytes_max` is not known: they depend on the machine.
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
             tls: Tls::default(),
-            token_jwks: None,
+            tokens: Tokens::default(),
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
             sources: vec![Source::Kubernetes],
             namespaces: Vec::new(),
@@ -111,6 +117,7 @@ impl Default for Config {
             log_level: "info".to_owned(),
             drain_grace: Duration::from_millis(5000),
             drain_timeout: Duration::from_millis(30_000),
+            memory_bytes_max: None,
             limits: Limits::default(),
         }
     }
@@ -204,6 +211,7 @@ where
     if config.workers == 0 {
         config.workers = cores::workers(Path::new("/"));
     }
+    config.memory_bytes_max.get_or_insert_with(|| memory::share(Path::new("/")));
     Ok(match name {
         command::CHECK => Invocation::Check(config),
         command::QUICKSTART => Invocation::Quickstart(Config { sources: Vec::new(), ..config }),

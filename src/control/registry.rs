@@ -14,6 +14,7 @@ use dashmap::DashMap;
 
 use crate::core::assemble::{DeploymentKey, EndpointKey, LiveStates};
 use crate::core::limiter::Meters;
+use crate::core::shares::Shares;
 use crate::core::snapshot::ReplicaId;
 use crate::core::state::{DeploymentState, RefusalState, ReplicaState};
 
@@ -26,6 +27,7 @@ pub struct Registry {
     replicas: States<(DeploymentKey, ReplicaId), ReplicaState>,
     refusals: States<EndpointKey, RefusalState>,
     meters: States<EndpointKey, Meters>,
+    shares: States<EndpointKey, Shares>,
 }
 
 impl Registry {
@@ -38,6 +40,7 @@ impl Registry {
             replicas: States::default(),
             refusals: States::default(),
             meters: States::default(),
+            shares: States::default(),
         }
     }
 }
@@ -57,6 +60,10 @@ impl LiveStates for Registry {
 
     fn meters(&self, key: &EndpointKey) -> Arc<Meters> {
         self.meters.find(key, Meters::default)
+    }
+
+    fn shares(&self, key: &EndpointKey) -> Arc<Shares> {
+        self.shares.find(key, Shares::default)
     }
 }
 

@@ -25,6 +25,7 @@ pub use self::diff::{Action, Change};
 pub use self::keep::Facts;
 use super::facts::{DeploymentFacts, Form, ObjectRef, Problem, SecretFacts, SliceFacts};
 use super::limiter::Meters;
+use super::shares::Shares;
 use super::snapshot::{Deployment, Endpoint, ReplicaId, Snapshot};
 use super::state::{DeploymentState, RefusalState, ReplicaState};
 
@@ -64,6 +65,8 @@ pub trait LiveStates {
     fn refusals(&self, key: &EndpointKey) -> Arc<RefusalState>;
     /// Of the rate limits of an endpoint.
     fn meters(&self, key: &EndpointKey) -> Arc<Meters>;
+    /// Of what an endpoint has of what all have in common.
+    fn shares(&self, key: &EndpointKey) -> Arc<Shares>;
 }
 
 /// The facts that hold now.

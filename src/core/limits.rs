@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::failures;
+use super::patience::Tempo;
 use super::token::Rules;
 
 /// A version of TLS.
@@ -42,22 +44,32 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Longest silence of a request body, and longest time that a client may take nothing of an answer.
     pub body_timeout: Duration,
+    /// Slowest rate of a request body, in bytes per second, while the client is waited for. 0: any.
+    pub body_rate_min: u64,
+    /// The same for a client that takes an answer.
+    pub answer_rate_min: u64,
     /// Request body, in bytes. v1 had 100 MB.
     pub body_bytes_max: u64,
     /// Client connections at a time.
     pub connections_max: usize,
     /// Those of one client address; trusted proxies may have any number. 0: no limit.
     pub connections_per_address_max: usize,
+    /// Requests of one client connection, before it is ended in order. 0: no limit.
+    pub requests_per_connection_max: u64,
     /// HTTP/2 streams of one client connection at a time.
     pub streams_max: u32,
     /// HTTP/2 streams that a client reset before the router had looked at them, before its connection is ended.
     pub reset_streams_max: usize,
+    /// HTTP/2 frames that move nothing, before the client's connection is ended.
+    pub idle_frames_max: u32,
     /// Oldest version of TLS that clients may speak.
     pub tls_version_min: TlsVersion,
     /// From accepting a connection to the end of its TLS handshake.
     pub tls_handshake_timeout: Duration,
     /// TLS handshakes under way at a time, over all workers.
     pub tls_handshakes_max: usize,
+    /// Those of one client address, waiting ones included; trusted proxies may have any number. 0: no limit.
+    pub tls_handshakes_per_address_max: usize,
     /// Where clients without TLS are sent: the port of HTTPS as they reach it. `None`: they are served.
     pub https_port: Option<u16>,
     /// Part of a request body that is kept for another attempt, in bytes.
@@ -89,12 +101,18 @@ pub struct Limits {
     pub replay_bytes_total_max: usize,
     /// Requests in line, over all deployments.
     pub queued_max: usize,
+    /// Requests under way, over all endpoints.
+    pub requests_max: usize,
+    /// How much of what others leave of these three one endpoint may have, in percent.
+    pub share_percent_max: u32,
     /// Whether answers carry `Server-Timing`.
     pub server_timing: bool,
     /// Whether `Authorization` is passed on to replicas.
     pub pass_authorization: bool,
     /// What tokens must say.
     pub tokens: Rules,
+    /// How failed attempts are slowed.
+    pub failures: failures::Rules,
     /// Peers whose `X-Forwarded-*` and `x-request-id` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether connections from those begin with a PROXY header.
@@ -109,14 +127,19 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
             body_timeout: Duration::from_secs(30),
+            body_rate_min: 500,
+            answer_rate_min: 500,
             body_bytes_max: 100 << 20,
             connections_max: 10_000,
             connections_per_address_max: 2000,
+            requests_per_connection_max: 0,
             streams_max: 128,
             reset_streams_max: 20,
+            idle_frames_max: 10_000,
             tls_version_min: TlsVersion::V12,
             tls_handshake_timeout: Duration::from_secs(5),
             tls_handshakes_max: 1000,
+            tls_handshakes_per_address_max: 200,
             https_port: None,
             replay_bytes_max: 64 << 10,
             connect_timeout: Duration::from_secs(1),
@@ -132,9 +155,12 @@ impl Default for Limits {
             answer_head_bytes_max: 256 << 10,
             replay_bytes_total_max: 128 << 20,
             queued_max: 10_000,
+            requests_max: 20_000,
+            share_percent_max: 80,
             server_timing: true,
             pass_authorization: false,
             tokens: Rules::default(),
+            failures: failures::Rules::default(),
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
         }
@@ -142,6 +168,16 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// What is asked of a client that sends a body.
+    pub fn body_tempo(&self) -> Tempo {
+        Tempo { grace: self.body_timeout, bytes_per_second: self.body_rate_min }
+    }
+
+    /// What is asked of a client that takes an answer.
+    pub fn answer_tempo(&self) -> Tempo {
+        Tempo { grace: self.body_timeout, bytes_per_second: self.answer_rate_min }
+    }
+
     /// Whether this peer's word about the client is believed.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();

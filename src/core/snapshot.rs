@@ -12,6 +12,7 @@ use super::cors::Cors;
 use super::facts::{Form, KeyDigest, Name, ObjectRef, Settings};
 use super::limiter::Limiter;
 use super::replica_tls::Wire;
+use super::shares::Shares;
 use super::split::Split;
 use super::state::{DeploymentState, RefusalState, ReplicaState};
 
@@ -120,6 +121,8 @@ pub struct Endpoint {
     pub limiter: Limiter,
     /// Requests turned away before a deployment was chosen.
     pub refusals: Arc<RefusalState>,
+    /// What it has of what all endpoints have in common.
+    pub shares: Arc<Shares>,
 }
 
 impl Endpoint {

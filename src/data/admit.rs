@@ -6,20 +6,21 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use tokio::time::sleep_until;
 
-use super::forward;
 use super::ledger::Ledger;
 use super::pending::Lease;
 use super::respond::Refused;
 use super::worker::{Phase, Worker};
+use super::{entry, forward};
 use crate::core::gate::{Entered, Place};
 use crate::core::outcome::Outcome;
 use crate::core::queue::{Ticket, Turn};
+use crate::core::shares::{self, Limit, Over, Rule, Shares};
 use crate::core::snapshot::{Deployment, Replica};
 
 /// A place in line that is given up when it is dropped.
@@ -72,7 +73,7 @@ pub(crate) async fn admit(
             let place = Place::Back { length_max };
             wait(worker, deployment, ledger, place, until).await.map_err(|end| {
                 let timed_out = end == End::TimedOut && until == deadline;
-                refused(deployment, if timed_out { End::Deadline } else { end }, ledger)
+                refused(worker, deployment, if timed_out { End::Deadline } else { end }, ledger)
             })
         }
     };
@@ -125,7 +126,7 @@ pub(crate) async fn admit_again(
     }
     let until = deadline.min(Instant::now() + deployment.settings.queue_wait_max);
     let waited = wait(worker, deployment, ledger, Place::Front, until).await;
-    let replica = waited.map_err(|end| refused(deployment, end, ledger))?;
+    let replica = waited.map_err(|end| refused(worker, deployment, end, ledger))?;
     Ok(Lease::new(deployment.clone(), replica))
 }
 
@@ -141,8 +142,8 @@ enum End {
     TimedOut,
     Deadline,
     Full(usize),
-    /// So many may wait over all deployments, and do.
-    Crowded(usize),
+    /// As many wait over all deployments as may, or of this endpoint.
+    Crowded(Limit),
     Removed,
     Draining,
     /// The request body will never be whole.
@@ -150,24 +151,27 @@ enum End {
 }
 
 /// Counts one waiting request for as long as it lives.
-struct Queued<'a>(&'a AtomicUsize);
+struct Queued<'a> {
+    all: &'a AtomicUsize,
+    shares: Arc<Shares>,
+}
 
 impl<'a> Queued<'a> {
-    fn new(worker: &'a Worker) -> Result<Self, End> {
-        let (vitals, max) = (&worker.shared.vitals, worker.limits().queued_max);
-        let before = vitals.queued.fetch_add(1, Ordering::Relaxed);
-        let counted = Self(&vitals.queued);
-        if before < max {
-            return Ok(counted);
-        }
+    fn new(worker: &'a Worker, shares: Arc<Shares>) -> Result<Self, End> {
+        let (vitals, limits) = (&worker.shared.vitals, worker.limits());
+        let rule = Rule { max: limits.queued_max, percent: limits.share_percent_max };
+        let over = match rule.take(&vitals.queued, &shares.queued, 1) {
+            Ok(()) => return Ok(Self { all: &vitals.queued, shares }),
+            Err(over) => over,
+        };
         vitals.crowded_out.bump();
-        Err(End::Crowded(max))
+        Err(End::Crowded(if over == Over::Whole { Limit::Queue } else { Limit::QueueShare }))
     }
 }
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        shares::give_back(self.all, &self.shares.queued, 1);
     }
 }
 
@@ -179,9 +183,9 @@ async fn wait(
     until: Instant,
 ) -> Result<Arc<Replica>, End> {
     let now_us = worker.micros(Instant::now());
-    let _counted = match place {
-        Place::Back { length_max: 1.. } => Some(Queued::new(worker)?),
-        Place::Back { .. } | Place::Front => None,
+    let _counted = match (place, &ledger.record.endpoint) {
+        (Place::Back { length_max: 1.. }, Some(endpoint)) => Some(Queued::new(worker, endpoint.shares.clone())?),
+        _ => None,
     };
     let entered = poll_fn(|cx| Poll::Ready(deployment.state.gate.enter(place, now_us, cx.waker()))).await;
     let (ticket, ahead) = match entered {
@@ -217,7 +221,7 @@ async fn wait(
 }
 
 /// What the client of a request that found no slot is told: which limit it was, and what to change.
-fn refused(deployment: &Deployment, end: End, ledger: &Ledger) -> Refused {
+fn refused(worker: &Worker, deployment: &Deployment, end: End, ledger: &Ledger) -> Refused {
     let (endpoint, name, settings) = (&deployment.endpoint, &deployment.name, &deployment.settings);
     let gate = &deployment.state.gate;
     let ahead = match end {
@@ -241,13 +245,8 @@ fn refused(deployment: &Deployment, end: End, ledger: &Ledger) -> Refused {
         let message = format!("Endpoint {endpoint}: the router is shutting down before a slot became free. Ask again.");
         return Refused::new(Outcome::Draining, message);
     }
-    if let End::Crowded(max) = end {
-        let message = format!(
-            "Too many requests for service {endpoint} (overloaded): all slots of deployment {name} are taken, and as \
-             many requests wait over all deployments as may (max-queued-requests {max}). Add replicas to the \
-             deployments that queue, or raise this setting of the router."
-        );
-        return Refused::new(Outcome::QueueFull, message);
+    if let (End::Crowded(limit), Some(of)) = (end, &ledger.record.endpoint) {
+        return entry::turn_away(worker, &of.name, &of.shares, limit, ledger.record.started);
     }
     if end == End::Removed || !gate.has_replicas() {
         return Refused::new(

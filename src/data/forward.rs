@@ -56,6 +56,8 @@ enum Failure {
     Broke { stale: bool, unsent: bool, detail: String },
     /// The deadline passed.
     Deadline,
+    /// The request body came too slowly.
+    Slow,
 }
 
 /// How an attempt is made.
@@ -123,6 +125,7 @@ pub(crate) async fn forward(
         let may_retry = !last && Instant::now() < deadline && outgoing.is_replayable();
         match failure {
             Failure::Deadline => return Err(timed_out(deployment, ledger)),
+            Failure::Slow => return Err(too_slow(worker, deployment)),
             Failure::Connect(held, error) => {
                 if !is_our_shortage(&error) {
                     note_connect_failure(worker, deployment, held.replica());
@@ -225,8 +228,8 @@ async fn attempt(
     }
 }
 
-/// Waits for the head of the answer. The alarm is the deadline, or the longest silence of a request body that is still
-/// on its way, whichever comes first.
+/// Waits for the head of the answer. The alarm is the deadline, or the end of the patience with a request body that is
+/// still on its way, whichever comes first.
 async fn wait_for_reply(
     worker: &Worker,
     pending: &mut Pending,
@@ -242,14 +245,15 @@ async fn wait_for_reply(
         }
         while alarm.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            let waiting_since = ledger.upload.as_ref().and_then(|upload| upload.progress().waiting_since);
-            // A body that waits for the replica to read on is not the client's fault.
-            let next = waiting_since.map_or(now + body_timeout, |since| since + body_timeout);
-            if now >= deadline || next <= now {
+            if now >= deadline {
                 return Poll::Ready(Err(Failure::Deadline));
             }
-            let unfinished = ledger.upload.as_ref().is_some_and(|upload| upload.progress().ended.is_none());
-            alarm.as_mut().reset(if unfinished { next.min(deadline) } else { deadline }.into());
+            // A body that waits for the replica to read on is not the client's fault.
+            let next = ledger.upload.as_ref().and_then(|upload| upload.waits_until(now));
+            if next.is_some_and(|next| next <= now) {
+                return Poll::Ready(Err(Failure::Slow));
+            }
+            alarm.as_mut().reset(next.map_or(deadline, |next| next.min(deadline)).into());
         }
         Poll::Pending
     })
@@ -273,8 +277,8 @@ fn timed_out(deployment: &Deployment, ledger: &Ledger) -> Refused {
     let uploading = ledger.upload.as_ref().is_some_and(|upload| upload.progress().waiting_since.is_some());
     if uploading {
         let message = format!(
-            "Endpoint {endpoint}, deployment {name}: the request body did not arrive within request-timeout-ms ({}) \
-             or was silent for longer than body-timeout-ms.",
+            "Endpoint {endpoint}, deployment {name}: the request body did not arrive within request-timeout-ms \
+             ({}).",
             deployment.settings.request_timeout.as_millis()
         );
         return Refused::new(Outcome::RequestTooSlow, message).closing();
@@ -285,6 +289,17 @@ fn timed_out(deployment: &Deployment, ledger: &Ledger) -> Refused {
         deployment.settings.request_timeout.as_millis()
     );
     Refused::new(Outcome::ReplicaTimeout, message)
+}
+
+fn too_slow(worker: &Worker, deployment: &Deployment) -> Refused {
+    worker.shared.vitals.connections.slow_bodies.bump();
+    let (endpoint, name, limits) = (&deployment.endpoint, &deployment.name, worker.limits());
+    let (silence, rate) = (limits.body_timeout.as_millis(), limits.body_rate_min);
+    let message = format!(
+        "Endpoint {endpoint}, deployment {name}: the request body was silent for longer than body-timeout-ms ({silence}) \
+         or came more slowly than min-body-bytes-per-second ({rate})."
+    );
+    Refused::new(Outcome::RequestTooSlow, message).closing()
 }
 
 /// Whether the router itself had no descriptors, ports or memory left: no replica is to blame for that.

@@ -1,26 +1,29 @@
 //! The part of one request body that is kept for another attempt.
 //!
 //! Owner: the upload.
-//! Holds: not more than `replay-bytes` of one request, nor than `max-replay-bytes-total` of all, by one chunk for each
-//!        worker at most; what is dropped is given back.
+//! Holds: not more than `replay-bytes` of one request, nor than `max-replay-bytes-total` of all or the endpoint's share of
+//!        that, by one chunk for each worker at most; what is dropped is given back.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 
 use super::worker::Worker;
+use crate::core::shares::{self, Limit, Over, Rule, Shares};
 
 /// See the head of the file.
 #[derive(Debug)]
 pub(crate) struct Kept {
     bytes: BytesMut,
     worker: Arc<Worker>,
+    shares: Arc<Shares>,
 }
 
 impl Kept {
-    pub(crate) fn new(worker: Arc<Worker>) -> Self {
-        Self { bytes: BytesMut::new(), worker }
+    /// Of a request to the endpoint that has these shares.
+    pub(crate) fn new(worker: Arc<Worker>, shares: Arc<Shares>) -> Self {
+        Self { bytes: BytesMut::new(), worker, shares }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -29,7 +32,8 @@ impl Kept {
 
     /// Whether more may be read only to be kept.
     pub(crate) fn has_room(&self) -> bool {
-        self.len() < self.worker.limits().replay_bytes_max && self.total_has_room(1)
+        let (all, own) = (self.total().load(Ordering::Relaxed), self.shares.replay.load(Ordering::Relaxed));
+        self.len() < self.worker.limits().replay_bytes_max && self.rule().judge(all, own, 1).is_ok()
     }
 
     /// What follows the first `at` bytes, if anything.
@@ -42,18 +46,20 @@ impl Kept {
         if self.len() + chunk.len() > self.worker.limits().replay_bytes_max {
             return false;
         }
-        let has_room = self.total_has_room(chunk.len());
-        if has_room {
-            self.push(chunk);
-        } else {
-            self.worker.shared.vitals.replay.went_without.bump();
+        let taken = self.rule().take(self.total(), &self.shares.replay, chunk.len());
+        match taken {
+            Ok(()) => self.bytes.extend_from_slice(chunk),
+            Err(over) => {
+                self.worker.shared.vitals.replay.went_without.bump();
+                self.shares.refuse(if over == Over::Share { Limit::ReplayShare } else { Limit::Replay });
+            }
         }
-        has_room
+        taken.is_ok()
     }
 
     /// Keeps a chunk that was read to be kept.
     pub(crate) fn push(&mut self, chunk: &[u8]) {
-        self.worker.shared.vitals.replay.bytes.fetch_add(chunk.len(), Ordering::Relaxed);
+        shares::take_anyway(self.total(), &self.shares.replay, chunk.len());
         self.bytes.extend_from_slice(chunk);
     }
 
@@ -61,13 +67,17 @@ impl Kept {
     pub(crate) fn clear(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         if !bytes.is_empty() {
-            self.worker.shared.vitals.replay.bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
+            shares::give_back(self.total(), &self.shares.replay, bytes.len());
         }
     }
 
-    fn total_has_room(&self, more: usize) -> bool {
-        let total = self.worker.shared.vitals.replay.bytes.load(Ordering::Relaxed);
-        total.saturating_add(more) <= self.worker.limits().replay_bytes_total_max
+    fn total(&self) -> &AtomicUsize {
+        &self.worker.shared.vitals.replay.bytes
+    }
+
+    fn rule(&self) -> Rule {
+        let limits = self.worker.limits();
+        Rule { max: limits.replay_bytes_total_max, percent: limits.share_percent_max }
     }
 }
 

@@ -12,6 +12,7 @@ use http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::cors::Marks;
+use super::entry;
 use super::link::Link;
 use super::upload::{Upload, discard};
 use crate::core::limiter::Passed;
@@ -27,20 +28,32 @@ pub(crate) struct Ledger {
     pub(crate) mirror: Option<oneshot::Sender<StatusCode>>,
     /// What the answer says about CORS, where the router is to say.
     pub(crate) cors: Option<Box<Marks>>,
+    /// Whether it counts among the requests under way, of all and of its endpoint.
+    pub(crate) counts: bool,
     /// What it holds of the endpoint's rate limits, until the end of the answer at the latest.
     pub(crate) passed: Option<Passed>,
     link: Arc<Link>,
 }
 
+const UNTAKEN: &str =
+    "the client took nothing of the answer for body-timeout-ms, or less than min-answer-bytes-per-second";
+
 impl Ledger {
     pub(crate) fn new(record: Record, link: Arc<Link>) -> Self {
         link.begin();
-        Self { record: Box::new(record), upload: None, mirror: None, cors: None, passed: None, link }
+        Self { record: Box::new(record), upload: None, mirror: None, cors: None, counts: false, passed: None, link }
     }
 
     /// Says how it ended. The status stays as it was sent where an answer had begun.
     pub(crate) fn conclude(&mut self, outcome: Outcome) {
         self.record.outcome = outcome;
+    }
+
+    /// The client takes nothing of the answer, or too little at a time.
+    pub(crate) fn leave_untaken(&mut self) {
+        self.conclude(Outcome::ClientGone);
+        self.link.worker.shared.vitals.connections.slow_readers.bump();
+        self.record.detail = Some(UNTAKEN.into());
     }
 
     /// Marks the client's connection: what it got of the answer must not look whole.
@@ -65,7 +78,7 @@ impl Ledger {
             self.record.request_bytes = progress.bytes;
             self.record.received = progress.ended;
             match upload.cut() {
-                Some(rest) if self.link.is_http2() => discard(self.link.worker.clone(), rest),
+                Some(rest) if self.link.is_http2() => discard(self.link.clone(), rest),
                 Some(_) => self.link.set_unread(),
                 None => {}
             }
@@ -143,11 +156,17 @@ impl Drop for Ledger {
         if self.record.status.is_none() {
             self.record.status = Some(self.record.outcome.status());
         }
+        if self.record.outcome == Outcome::ClientGone && self.link.is_untaken() {
+            self.record.detail.get_or_insert_with(|| UNTAKEN.into());
+        }
         if let (Some(mirror), Some(status)) = (self.mirror.take(), self.record.status) {
             // Where the copy is done already, nobody is interested any more.
             let _ = mirror.send(status);
         }
         self.take_over_upload();
+        if let (true, Some(endpoint)) = (self.counts, &self.record.endpoint) {
+            entry::leave(&self.link.worker, endpoint);
+        }
         self.count(end);
         self.link.worker.log.write(&self.record, end);
         self.link.end(end);

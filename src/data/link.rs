@@ -6,9 +6,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -54,14 +54,24 @@ pub(crate) struct Link {
     since_us: AtomicU64,
     /// Since when a write has been waiting for the client; 0 when none is.
     blocked_us: AtomicU64,
+    /// How long the client is waited for from then on, in microseconds.
+    patience_us: AtomicU64,
+    /// The most that can be.
+    grace_us: u64,
+    /// Whether the connection ends because the client takes too little of what is written.
+    untaken: AtomicBool,
     /// Exchanges under way: more than one with HTTP/2.
     exchanges: AtomicU64,
+    /// Requests so far, where there is a limit.
+    requests: AtomicU64,
     /// Whether an answer broke off, so that the connection must end visibly broken.
     broken: AtomicBool,
     /// Whether a request was answered before all of it was read.
     unread: AtomicBool,
     /// Whether the connection has turned out to speak HTTP/2.
     is_http2: AtomicBool,
+    /// HTTP/2 frames that the client may send for what was moved since the socket looked.
+    allowed: AtomicU32,
     /// Whether there is a ledger below.
     owes: AtomicBool,
     /// The ledger of an answer that is not quite out.
@@ -73,6 +83,7 @@ impl Link {
         let mut dice = worker.dice();
         let fault_id = Uuid::from_u64_pair(dice.throw(), dice.throw());
         let now = worker.micros(Instant::now());
+        let grace_us = micros(worker.limits().body_timeout);
         Self {
             trusted: worker.limits().trusts(peer.ip()),
             peer,
@@ -85,10 +96,15 @@ impl Link {
             doing: AtomicU8::new(Doing::Fresh as u8),
             since_us: AtomicU64::new(now),
             blocked_us: AtomicU64::new(0),
+            patience_us: AtomicU64::new(grace_us),
+            grace_us,
+            untaken: AtomicBool::new(false),
             exchanges: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             broken: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
+            allowed: AtomicU32::new(0),
             owes: AtomicBool::new(false),
             owed: Mutex::new(None),
             worker,
@@ -106,6 +122,30 @@ impl Link {
         if self.exchanges.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.enter(Doing::Idle, now);
         }
+    }
+
+    /// Counts a request, where there is a limit. Says whether no other should follow.
+    pub(crate) fn count_request(&self) -> bool {
+        let max = self.worker.limits().requests_per_connection_max;
+        if max == 0 {
+            return false;
+        }
+        let count = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        if count == max {
+            self.worker.shared.vitals.connections.used_up.bump();
+        }
+        count >= max
+    }
+
+    /// Whether it had as many requests as it may have.
+    pub(crate) fn is_used_up(&self) -> bool {
+        let max = self.worker.limits().requests_per_connection_max;
+        max != 0 && self.requests.load(Ordering::Relaxed) >= max
+    }
+
+    /// Whether its client is to be told to leave. With HTTP/1 the answer to the last request says so.
+    pub(crate) fn must_leave(&self) -> bool {
+        self.is_used_up() && self.is_http2()
     }
 
     /// Whether an exchange is under way.
@@ -152,9 +192,20 @@ impl Link {
         (doing, self.since_us.load(Ordering::Relaxed))
     }
 
-    /// Since when a write has been waiting for the client.
-    pub(crate) fn blocked_since(&self) -> Option<u64> {
-        Some(self.blocked_us.load(Ordering::Relaxed)).filter(|&since| since != 0)
+    /// Until when the client is waited for that a write is waiting for, on the router's clock in microseconds.
+    pub(crate) fn waits_until(&self) -> Option<u64> {
+        let since = Some(self.blocked_us.load(Ordering::Relaxed)).filter(|&since| since != 0)?;
+        Some(since.saturating_add(self.patience_us.load(Ordering::Relaxed)))
+    }
+
+    /// The client takes too little of what is written: what is under way ends with that.
+    pub(crate) fn set_untaken(&self) {
+        self.untaken.store(true, Ordering::Relaxed);
+        self.worker.shared.vitals.connections.slow_readers.bump();
+    }
+
+    pub(crate) fn is_untaken(&self) -> bool {
+        self.untaken.load(Ordering::Relaxed)
     }
 
     /// The answer under way broke off: what the client got must not look whole.
@@ -187,6 +238,16 @@ impl Link {
         self.is_http2.load(Ordering::Relaxed)
     }
 
+    /// Something moved on HTTP/2, for which the client may send so many frames more.
+    pub(crate) fn allow(&self, frames: u32) {
+        self.allowed.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    /// What was allowed since this was asked last.
+    pub(super) fn take_allowed(&self) -> u32 {
+        self.allowed.swap(0, Ordering::Relaxed)
+    }
+
     fn enter(&self, doing: Doing, now: Instant) {
         self.since_us.store(self.worker.micros(now), Ordering::Relaxed);
         self.doing.store(doing as u8, Ordering::Relaxed);
@@ -202,17 +263,25 @@ impl Link {
         }
     }
 
-    pub(super) fn note<T>(&self, written: &Poll<io::Result<T>>) {
+    /// Takes note of a write that took so many bytes.
+    pub(super) fn note<T>(&self, written: &Poll<io::Result<T>>, bytes: usize) {
         match written {
-            Poll::Ready(_) => self.wrote(),
+            Poll::Ready(_) => self.wrote(bytes),
             Poll::Pending => self.could_not_write(),
         }
     }
 
-    fn wrote(&self) {
-        if self.blocked_us.load(Ordering::Relaxed) != 0 {
-            self.blocked_us.store(0, Ordering::Relaxed);
+    fn wrote(&self, bytes: usize) {
+        let (since, left) = (self.blocked_us.load(Ordering::Relaxed), self.patience_us.load(Ordering::Relaxed));
+        if since == 0 && left == self.grace_us {
+            return;
         }
+        let tempo = self.worker.limits().answer_tempo();
+        let now = if since == 0 { since } else { self.worker.micros(Instant::now()) };
+        let waited = Duration::from_micros(now.saturating_sub(since));
+        let left = tempo.after(Duration::from_micros(left), waited, bytes as u64);
+        self.patience_us.store(micros(left), Ordering::Relaxed);
+        self.blocked_us.store(0, Ordering::Relaxed);
     }
 
     fn could_not_write(&self) {
@@ -220,4 +289,8 @@ impl Link {
             self.blocked_us.store(self.worker.micros(Instant::now()).max(1), Ordering::Relaxed);
         }
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

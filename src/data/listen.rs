@@ -17,7 +17,7 @@ use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::tls::Tls;
 use super::worker::{Accepted, Handle, Phase, Worker};
@@ -79,13 +79,13 @@ impl Workers {
     }
 
     /// Gives a socket, accepted by the first worker, to the one with the fewest connections.
-    fn give(&self, socket: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>) {
+    fn give(&self, socket: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>, place: Option<OwnedSemaphorePermit>) {
         let load = |entry: &&(Arc<Worker>, _)| entry.0.connections.load(Ordering::Relaxed);
         let Some((worker, inbox)) = self.0.iter().min_by_key(load) else { return };
         if worker.index == 0 {
-            return connection::spawn(worker, socket, peer, tls);
+            return connection::spawn(worker, socket, peer, tls, place);
         }
-        let sent = socket.into_std().map(|socket| inbox.try_send(Accepted { socket, peer, tls }));
+        let sent = socket.into_std().map(|socket| inbox.try_send(Accepted { socket, peer, tls, place }));
         if !matches!(sent, Ok(Ok(()))) {
             worker.shared.vitals.connections.refused.bump();
         }
@@ -121,8 +121,14 @@ pub async fn accept(listener: Listener, workers: Workers, mut phase: watch::Rece
                             drop(place);
                         });
                     }
+                } else if first.shared.vitals.memory.is_short() {
+                    // Some may come, to be told or to ask for the health page.
+                    match first.shared.turned_away.clone().try_acquire_owned() {
+                        Ok(place) => workers.give(socket, peer, tls.clone(), Some(place)),
+                        Err(_) => first.shared.vitals.memory.refused_connections.bump(),
+                    }
                 } else {
-                    workers.give(socket, peer, tls.clone());
+                    workers.give(socket, peer, tls.clone(), None);
                 }
             }
             Err(error) => {

@@ -1,8 +1,8 @@
 //! HTTP/2 answers at the client's pace, and the end of those that nobody takes.
 //!
 //! Owner: the task of one HTTP/2 stream, which is its exchange and then the body of its answer.
-//! Holds: a stream whose client takes nothing for `body-timeout-ms` is reset, alone on its connection, and gives back
-//!        what it held.
+//! Holds: a stream whose client takes nothing for `body-timeout-ms`, or less than `min-answer-bytes-per-second`, is reset,
+//!        alone on its connection, and gives back what it held.
 //!
 //! On HTTP/1 a client that does not read blocks the socket, and the connection's watch sees it. On HTTP/2 it closes its
 //! window, and the socket stays free for the others: hyper then keeps one chunk of the answer and waits for room, and
@@ -27,10 +27,17 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::link::Link;
 use super::stream::AnswerBody;
+use crate::core::patience::Tempo;
 
 /// Bytes handed to the connection at a time: the smallest `SETTINGS_MAX_FRAME_SIZE`, which is also what clients use.
 const PIECE: usize = 16 << 10;
+
+/// Frames, foremost window updates, that a client may send for a piece: as many as these, and one for so many bytes.
+/// Clients usually send two for half a window.
+const FRAMES_PER_PIECE: u32 = 8;
+const BYTES_PER_FRAME: usize = 64;
 
 tokio::task_local! {
     /// Of the stream whose task this is.
@@ -40,36 +47,35 @@ tokio::task_local! {
 /// What the task of a stream and the body of its answer know of each other. Both live on one thread.
 #[derive(Debug, Default)]
 struct Pace {
-    /// Pieces handed to the connection.
-    pieces: AtomicU64,
-    /// Whether the connection still has the last one in its hand: it has not asked for another since.
-    held: AtomicBool,
+    /// Bytes of pieces that went out.
+    gone: AtomicU64,
+    /// Bytes of the last piece, while the connection still has that in its hand: it has not asked for another since.
+    held: AtomicU64,
+    /// Whether it has one.
+    holds: AtomicBool,
     /// Whether the client took too long.
     overdue: AtomicBool,
 }
 
 impl Pace {
-    fn hand_out(&self) {
-        self.pieces.fetch_add(1, Ordering::Relaxed);
-        self.held.store(true, Ordering::Relaxed);
+    fn hand_out(&self, piece: usize) {
+        let before = self.held.swap(piece as u64, Ordering::Relaxed);
+        self.gone.fetch_add(before, Ordering::Relaxed);
+        self.holds.store(true, Ordering::Relaxed);
     }
 
     /// The connection wants more than there is: now it is not the client that is waited for.
     fn run_dry(&self) {
-        self.held.store(false, Ordering::Relaxed);
-    }
-
-    /// How many pieces went before the one that the connection cannot get rid of, if there is one.
-    fn held(&self) -> Option<u64> {
-        self.held.load(Ordering::Relaxed).then(|| self.pieces.load(Ordering::Relaxed))
+        self.hand_out(0);
+        self.holds.store(false, Ordering::Relaxed);
     }
 }
 
 /// Runs the streams of HTTP/2 connections, each as a task of its own.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamExecutor {
-    /// How long a client may take nothing of an answer.
-    pub(crate) patience: Duration,
+    /// How a client must take an answer.
+    pub(crate) tempo: Tempo,
 }
 
 impl<S> Executor<S> for StreamExecutor
@@ -78,49 +84,68 @@ where
 {
     fn execute(&self, stream: S) {
         let pace = Arc::new(Pace::default());
-        tokio::spawn(PACE.scope(pace.clone(), run(stream, pace, self.patience)));
+        tokio::spawn(PACE.scope(pace.clone(), run(stream, pace, self.tempo)));
     }
 }
 
-/// Drives a stream to its end, or until its client has taken nothing for too long; then drops it.
-async fn run(stream: impl Future<Output = ()>, pace: Arc<Pace>, patience: Duration) {
+/// Drives a stream to its end, or until its client has taken too little for too long; then drops it.
+async fn run(stream: impl Future<Output = ()>, pace: Arc<Pace>, tempo: Tempo) {
     let mut stream = pin!(stream);
-    let mut alarm = Alarm { set_for: 0, sleep: None };
+    let mut alarm = Alarm { tempo, gone: 0, left: tempo.grace, since: None, sleep: None };
     poll_fn(|cx| {
         if stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        let Some(piece) = pace.held() else { return Poll::Pending };
-        alarm.poll(cx, piece, patience).map(|()| pace.overdue.store(true, Ordering::Relaxed))
+        alarm.poll(cx, &pace).map(|()| pace.overdue.store(true, Ordering::Relaxed))
     })
     .await;
 }
 
-/// Rings when the connection has had the same piece for too long. Costs nothing where that never has to wait.
+/// Rings when the connection has had pieces in its hand for too long. Costs nothing where it never has to wait.
 struct Alarm {
-    /// The piece, counted from 1.
-    set_for: u64,
+    tempo: Tempo,
+    /// Bytes that had gone out when it last looked.
+    gone: u64,
+    /// How long the client is waited for, from `since` on.
+    left: Duration,
+    /// Since when a piece does not go out, if there is one.
+    since: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Alarm {
-    fn poll(&mut self, cx: &mut Context<'_>, piece: u64, patience: Duration) -> Poll<()> {
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + patience)));
-        if std::mem::replace(&mut self.set_for, piece) != piece {
-            sleep.as_mut().reset(Instant::now() + patience);
+    fn poll(&mut self, cx: &mut Context<'_>, pace: &Pace) -> Poll<()> {
+        let (gone, holds) = (pace.gone.load(Ordering::Relaxed), pace.holds.load(Ordering::Relaxed));
+        let moved = gone - std::mem::replace(&mut self.gone, gone);
+        if moved > 0 || !holds {
+            let waited = self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+            self.left = self.tempo.after(self.left, waited, moved);
         }
+        if !holds {
+            return Poll::Pending;
+        }
+        let (since, left) = (&mut self.since, self.left);
+        let sleep = match &mut self.sleep {
+            Some(sleep) if since.is_some() => sleep,
+            Some(sleep) => {
+                sleep.as_mut().reset(*since.insert(Instant::now()) + left);
+                sleep
+            }
+            none => none.insert(Box::pin(sleep_until(*since.insert(Instant::now()) + left))),
+        };
         sleep.as_mut().poll(cx)
     }
 }
 
 /// Puts the answer of an exchange at the pace of the stream whose task this is.
 pub(crate) async fn pace<E>(
+    link: Arc<Link>,
     answer: impl Future<Output = Result<Response<AnswerBody>, E>>,
 ) -> Result<Response<PacedBody>, E> {
     let answer = answer.await?;
     // Outside of a stream's task nobody would look at it.
     let pace = PACE.try_with(Arc::clone).unwrap_or_default();
-    Ok(answer.map(|answer| PacedBody { answer, rest: Bytes::new(), pace }))
+    Ok(answer.map(|answer| PacedBody { answer, rest: Bytes::new(), pace, link }))
 }
 
 /// The body of an HTTP/2 answer.
@@ -130,6 +155,7 @@ pub(crate) struct PacedBody {
     /// What is left of the last chunk.
     rest: Bytes,
     pace: Arc<Pace>,
+    link: Arc<Link>,
 }
 
 impl Body for PacedBody {
@@ -151,8 +177,9 @@ impl Body for PacedBody {
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             }
         }
-        this.pace.hand_out();
         let piece = this.rest.split_to(this.rest.len().min(PIECE));
+        this.pace.hand_out(piece.len());
+        this.link.allow(FRAMES_PER_PIECE + (piece.len() / BYTES_PER_FRAME) as u32);
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

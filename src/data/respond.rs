@@ -11,9 +11,9 @@ use http::{Response, StatusCode};
 use uuid::Uuid;
 
 use super::headers;
+use super::late::Late;
 use super::ledger::Ledger;
 use super::stream::AnswerBody;
-use crate::core::limiter::Which;
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
 use crate::core::record::{Record, id_value};
@@ -35,13 +35,23 @@ pub(crate) struct Refused {
     pub(crate) close: bool,
     /// Where the client should go instead.
     pub(crate) location: Option<HeaderValue>,
-    /// The rate limit that was in the way.
-    pub(crate) limit: Option<Which>,
+    /// The word for the limit that was in the way, where there are several.
+    pub(crate) limit: Option<&'static str>,
+    /// What holds the answer back.
+    pub(crate) late: Option<Box<Late>>,
 }
 
 impl Refused {
     pub(crate) fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), retry_after_seconds: 1, close: false, location: None, limit: None }
+        Self {
+            outcome,
+            message: message.into(),
+            retry_after_seconds: 1,
+            close: false,
+            location: None,
+            limit: None,
+            late: None,
+        }
     }
 
     /// After so many seconds it may be worth another try.
@@ -50,9 +60,15 @@ impl Refused {
         self
     }
 
-    /// It is over this rate limit.
-    pub(crate) fn over(mut self, limit: Which) -> Self {
+    /// It is over this limit.
+    pub(crate) fn over(mut self, limit: &'static str) -> Self {
         self.limit = Some(limit);
+        self
+    }
+
+    /// The answer is held back.
+    pub(crate) fn late(mut self, late: Late) -> Self {
+        self.late = Some(Box::new(late));
         self
     }
 
@@ -102,7 +118,7 @@ pub(crate) fn refuse(refused: Refused, mut ledger: Ledger, server_timing: bool) 
         headers.insert(http::header::LOCATION, location);
     }
     if let Some(limit) = refused.limit {
-        headers.insert(LIMIT, HeaderValue::from_static(limit.label()));
+        headers.insert(LIMIT, HeaderValue::from_static(limit));
     }
     if outcome == Outcome::Unauthorized {
         headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

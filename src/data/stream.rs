@@ -161,10 +161,7 @@ impl AnswerBody {
     /// It is dropped next, because the client takes nothing of it: the record says so.
     pub(crate) fn leave_untaken(&mut self) {
         if let Kind::Replica(passing) = &mut self.0 {
-            passing.ledger.note(|ledger| {
-                ledger.conclude(Outcome::ClientGone);
-                ledger.record.detail = Some("the client took nothing of the answer for body-timeout-ms".into());
-            });
+            passing.ledger.note(Ledger::leave_untaken);
         }
     }
 }

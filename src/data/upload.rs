@@ -12,7 +12,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -21,7 +21,12 @@ use parking_lot::Mutex;
 
 use super::kept::Kept;
 use super::linger::read_over;
-use super::worker::Worker;
+use super::link::Link;
+use crate::core::patience::Tempo;
+use crate::core::shares::Shares;
+
+/// Frames that a client may send on HTTP/2 for each that was taken: that one, and another.
+const FRAMES_PER_CHUNK: u32 = 2;
 
 /// The exchange's side.
 #[derive(Clone, Debug)]
@@ -49,6 +54,8 @@ pub(crate) struct Progress {
     pub(crate) ended: Option<Instant>,
     /// Since when the router has been waiting for the client to go on, while it is.
     pub(crate) waiting_since: Option<Instant>,
+    /// How long it is waited for from then on, once it is timed: see [`Upload::waits_until`].
+    patience: Option<Duration>,
     /// Why it will never be whole.
     pub(crate) flaw: Option<Flaw>,
 }
@@ -57,12 +64,15 @@ pub(crate) struct Progress {
 struct Source {
     /// `None` once the router has lost interest.
     incoming: Option<Incoming>,
+    /// Where it came on HTTP/2.
+    link: Option<Arc<Link>>,
     progress: Progress,
     kept: Kept,
     /// Whether everything that arrived is kept.
     whole: bool,
     trailers: Option<HeaderMap>,
     bytes_max: u64,
+    tempo: Tempo,
     copy: Option<BytesMut>,
     copy_max: usize,
     /// Whoever waits for the copy to be complete.
@@ -74,18 +84,20 @@ struct Source {
 
 impl Upload {
     /// From the client's body. `None` where there is none.
-    pub(crate) fn new(incoming: Incoming, worker: &Arc<Worker>, bytes_max: u64) -> Option<Self> {
+    pub(crate) fn new(incoming: Incoming, link: &Arc<Link>, shares: &Arc<Shares>, bytes_max: u64) -> Option<Self> {
         if incoming.is_end_stream() {
             return None;
         }
         let hint = incoming.size_hint();
         let source = Source {
             incoming: Some(incoming),
+            link: link.is_http2().then(|| link.clone()),
             progress: Progress::default(),
-            kept: Kept::new(worker.clone()),
+            kept: Kept::new(link.worker.clone(), shares.clone()),
             whole: true,
             trailers: None,
             bytes_max,
+            tempo: link.worker.limits().body_tempo(),
             copy: None,
             copy_max: 0,
             watcher: None,
@@ -125,6 +137,21 @@ impl Upload {
     /// How far it came.
     pub(crate) fn progress(&self) -> Progress {
         self.0.lock().progress
+    }
+
+    /// Until when the rest is waited for, if nothing more comes; `None` once there is no more to come.
+    ///
+    /// To be asked for the first time when the grace is over: only then is the client timed, so that most requests cost
+    /// no look at the clock. What it sent until then counts for it. While the replica is to take something, it has the
+    /// whole grace.
+    pub(crate) fn waits_until(&self, now: Instant) -> Option<Instant> {
+        let mut source = self.0.lock();
+        let (tempo, bytes) = (source.tempo, source.progress.bytes);
+        if source.progress.ended.is_some() {
+            return None;
+        }
+        let patience = *source.progress.patience.get_or_insert_with(|| tempo.earned(bytes));
+        Some(source.progress.waiting_since.map_or(now + tempo.grace, |since| since + patience))
     }
 
     /// Reads ahead as much as is kept anyway, while the request waits in line: so that the server sees a client that
@@ -188,7 +215,14 @@ impl Source {
                 self.progress.waiting_since.get_or_insert_with(Instant::now);
                 return Poll::Pending;
             };
-            self.progress.waiting_since = None;
+            let waited_since = self.progress.waiting_since.take();
+            if let (Some(since), Some(patience)) = (waited_since, &mut self.progress.patience) {
+                let bytes = match &frame {
+                    Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
+                    _ => 0,
+                };
+                *patience = self.tempo.after(*patience, since.elapsed(), bytes as u64);
+            }
             match frame.map(|frame| frame.map(Frame::into_data)) {
                 None => self.end(),
                 Some(Ok(Ok(chunk))) if chunk.is_empty() => {}
@@ -206,6 +240,9 @@ impl Source {
 
     fn arrived(&mut self, chunk: &Bytes) {
         self.progress.bytes += chunk.len() as u64;
+        if let Some(link) = &self.link {
+            link.allow(FRAMES_PER_CHUNK);
+        }
         if self.progress.bytes > self.bytes_max {
             return self.fail(Flaw::TooLarge);
         }
@@ -263,11 +300,15 @@ impl Source {
 
 /// Takes the rest of a body on HTTP/2 and throws it away: dropping it would reset the stream under a client that still
 /// sends, though it may lack nothing but the last, empty frame, and many clients then forget the answer that they have.
-pub(crate) fn discard(worker: Arc<Worker>, mut rest: Incoming) {
+pub(crate) fn discard(link: Arc<Link>, mut rest: Incoming) {
     // Without a runtime the process is on its way out.
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     runtime.spawn(async move {
-        read_over(&worker, |cx| Pin::new(&mut rest).poll_frame(cx).map(|frame| matches!(frame, Some(Ok(_))))).await;
+        read_over(&link.worker, |cx| {
+            link.allow(FRAMES_PER_CHUNK);
+            Pin::new(&mut rest).poll_frame(cx).map(|frame| matches!(frame, Some(Ok(_))))
+        })
+        .await;
     });
 }
 

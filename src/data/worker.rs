@@ -12,7 +12,7 @@ use std::{io, thread};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::connection;
 use super::pool::Pool;
@@ -53,7 +53,11 @@ pub struct Shared {
     pub vitals: Arc<Vitals>,
     /// Connections of each client address.
     pub addresses: Arc<Addresses>,
-    /// Connections over a limit that may be told so at a time.
+    /// TLS handshakes of each client address.
+    pub handshakes: Arc<Addresses>,
+    /// Answers to failed attempts that are held back, by client address.
+    pub late: Arc<Addresses>,
+    /// Connections that may be told at a time that there are too many, or that memory is short.
     pub turned_away: Arc<Semaphore>,
     /// Where the router is on its way out.
     pub phase: watch::Receiver<Phase>,
@@ -71,18 +75,20 @@ impl Shared {
             snapshot,
             vitals,
             addresses: Arc::new(Addresses::new(limits.connections_per_address_max)),
+            handshakes: Arc::new(Addresses::new(limits.tls_handshakes_per_address_max)),
+            late: Arc::new(Addresses::new(limits.failures.held_max / 10 + 1)),
             turned_away: Arc::new(Semaphore::new(limits.connections_max / 10 + 1)),
             limits: Arc::new(limits),
             phase,
         }
     }
 
-    /// A place for a connection of this address; `None` where it has as many as it may. Trusted proxies need none.
-    pub(crate) fn place(&self, address: IpAddr) -> Option<Option<Place>> {
+    /// A place for this address; `None` where it has as many as it may. Trusted proxies need none.
+    pub(crate) fn place(&self, places: &Arc<Addresses>, address: IpAddr) -> Option<Option<Place>> {
         if self.limits.trusts(address) {
             return Some(None);
         }
-        self.addresses.enter(address).ok()
+        places.enter(address).ok()
     }
 }
 
@@ -106,6 +112,8 @@ pub(crate) struct Accepted {
     pub(crate) peer: SocketAddr,
     /// How the client speaks TLS, if it does.
     pub(crate) tls: Option<Arc<Tls>>,
+    /// Its place among the few that may come while memory is short, where it came then.
+    pub(crate) place: Option<OwnedSemaphorePermit>,
 }
 
 /// A running worker, from the outside.
@@ -169,7 +177,7 @@ impl Worker {
     /// Serves a socket that another worker accepted.
     fn take(self: &Arc<Self>, accepted: Accepted) {
         match TcpStream::from_std(accepted.socket) {
-            Ok(socket) => connection::spawn(self, socket, accepted.peer, accepted.tls),
+            Ok(socket) => connection::spawn(self, socket, accepted.peer, accepted.tls, accepted.place),
             Err(_) => self.shared.vitals.connections.accept_errors.bump(),
         }
     }

@@ -21,6 +21,7 @@ use crate::core::vitals::Vitals;
 use self::deployments::Deployments;
 use self::page::Page;
 
+mod auth;
 mod classic;
 mod deployments;
 mod limits;
@@ -31,6 +32,7 @@ pub mod table;
 mod tls;
 mod tokens;
 
+pub(super) use self::process::resident_bytes;
 pub(super) use self::router::discovery_age;
 
 /// The two text formats that Prometheus reads.
@@ -102,11 +104,15 @@ impl Collector for Everything {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.snapshot.load_full();
         let mut page = Page::new(encoder);
-        Deployments::of(&snapshot).write(&mut page, &self.vitals)?;
+        let deployments = Deployments::of(&snapshot);
+        deployments.write(&mut page, &self.vitals)?;
         router::write(&mut page, &snapshot, &self.vitals, &self.limits)?;
         tls::write(&mut page, &self.vitals, &self.limits)?;
         tokens::write(&mut page, &self.vitals)?;
+        auth::write(&mut page, &self.vitals, &self.limits)?;
         limits::write(&mut page, &self.vitals, &self.limits)?;
+        limits::write_shares(&mut page, deployments.endpoints())?;
+        limits::write_memory(&mut page, &self.vitals.memory)?;
         process::write(&mut page)
     }
 }

@@ -63,7 +63,11 @@ async fn an_answer_with_too_large_a_head_is_a_502_that_names_the_setting() {
 async fn when_nothing_more_can_be_kept_requests_are_forwarded_all_the_same() {
     let replica = ScriptedReplica::start(|_| ok("fine")).await;
     let world = World::new().deployment("blue", &[("max-concurrent-requests-per-instance", "2")], &[replica.address]);
-    let router = Router::start_with(&world, |config| config.limits.replay_bytes_total_max = 5000).await;
+    let router = Router::start_with(&world, |config| {
+        config.limits.replay_bytes_total_max = 5000;
+        config.limits.share_percent_max = 100;
+    })
+    .await;
     let kept = || router.vitals.replay.bytes.load(Ordering::SeqCst);
     let mut first = router.client().await;
     first.send(format!("{HEAD}Content-Length: 5000\r\n\r\n{}", "x".repeat(4999))).await;

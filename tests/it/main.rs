@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
 mod abandon;
+mod auth_failures;
 mod changes;
 mod cors;
 mod downgrade;
@@ -9,6 +10,7 @@ mod drain;
 mod h2_floods;
 mod hostile;
 mod limits;
+mod memory;
 mod mirror;
 mod protocol;
 mod proxy_protocol;
@@ -16,8 +18,11 @@ mod queueing;
 mod rates;
 mod regressions;
 mod replica_tls;
+mod requests_per_connection;
 mod retry;
 mod routing;
+mod shares;
+mod slow_clients;
 mod slow_readers;
 mod smuggling;
 mod streaming;

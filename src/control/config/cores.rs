@@ -4,10 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::cgroup::Controller;
+
 /// As the kernel says below `root` (`/` outside tests); 1 where it says nothing.
 pub(super) fn workers(root: &Path) -> usize {
     let cores = allowed_cores(root).unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    quota(root).map_or(cores, |limit| limit.min(cores)).max(1)
+    QUOTA.limit(root).map_or(cores, |limit| limit.min(cores)).max(1)
 }
 
 /// `Cpus_allowed_list` of the process: ranges and single numbers, such as `0-3,8`.
@@ -22,30 +24,7 @@ fn allowed_cores(root: &Path) -> Option<usize> {
     sizes.sum()
 }
 
-/// The smallest limit of the process's cgroup and of those above it.
-fn quota(root: &Path) -> Option<usize> {
-    let membership = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
-    let limits = membership.lines().filter_map(|line| {
-        let mut parts = line.splitn(3, ':');
-        let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-        match controllers {
-            "" => smallest(&root.join("sys/fs/cgroup"), path, quota_v2),
-            _ if controllers.split(',').any(|name| name == "cpu") => {
-                let mounted = [controllers, "cpu"].map(|name| root.join("sys/fs/cgroup").join(name));
-                mounted.iter().find_map(|mount| smallest(mount, path, quota_v1))
-            }
-            _ => None,
-        }
-    });
-    limits.min()
-}
-
-/// Walks from the cgroup up to the mount. In a container the path may be one of the host that is not there; then
-/// the mount itself, which is always looked at, is the container's cgroup.
-fn smallest(mount: &Path, path: &str, read: fn(PathBuf) -> Option<usize>) -> Option<usize> {
-    let group = Path::new(path.trim_start_matches('/'));
-    group.ancestors().filter_map(|above| read(mount.join(above))).min()
-}
+const QUOTA: Controller<usize> = Controller { name: "cpu", v2: quota_v2, v1: quota_v1 };
 
 fn quota_v2(group: PathBuf) -> Option<usize> {
     let text = fs::read_to_string(group.join("cpu.max")).ok()?;

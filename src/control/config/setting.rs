@@ -130,14 +130,20 @@ impl Setting {
     pub(super) fn text_of(&self, start: &Config) -> String {
         match (self.key, self.shown(start)) {
             ("workers", _) => "the CPU limit of the cgroup rounded up, else the cores".to_owned(),
+            ("max-memory-bytes", _) => "80 % of the cgroup's memory limit, or of the machine's memory".to_owned(),
             ("namespace", _) => "all".to_owned(),
             ("kubeconfig", _) => "what kubectl uses, else the service account of the pod".to_owned(),
             ("state-file" | "state-key-file", _) => "none".to_owned(),
-            ("client-ca" | "token-jwks" | "token-issuer" | "token-endpoint-claim", Shown::Text(text))
-                if text.is_empty() =>
-            {
-                "none".to_owned()
-            }
+            ("token-jwks-ca", _) => "those of the system".to_owned(),
+            (
+                "client-ca"
+                | "token-jwks"
+                | "token-jwks-url"
+                | "token-jwks-secret"
+                | "token-issuer"
+                | "token-endpoint-claim",
+                Shown::Text(text),
+            ) if text.is_empty() => "none".to_owned(),
             (_, Shown::Number(number)) => number.to_string(),
             (_, Shown::Switch(on)) => on.to_string(),
             (_, Shown::Text(text)) => text,

@@ -36,10 +36,12 @@ fn config_file(text: &str) -> (tempfile::TempDir, String) {
 }
 
 #[test]
-fn without_anything_it_is_the_defaults_with_workers_of_the_machine() {
+fn without_anything_it_is_the_defaults_with_workers_and_memory_of_the_machine() {
     let config = served(&[], &[]);
-    assert!(config.workers >= 1);
-    assert_eq!(config, Config { workers: config.workers, ..Config::default() });
+    assert!(config.workers >= 1 && config.memory_bytes_max.is_some_and(|bytes| bytes > 1 << 20));
+    let (workers, memory_bytes_max) = (config.workers, config.memory_bytes_max);
+    assert_eq!(config, Config { workers, memory_bytes_max, ..Config::default() });
+    assert_eq!(served(&["--max-memory-bytes", "0"], &[]).memory_bytes_max, Some(0), "0 is said, not unknown");
 }
 
 #[test]
@@ -197,6 +199,9 @@ fn every_setting_writes_what_it_reads_and_nothing_else() {
         ("client-ca", "/ca.crt"),
         ("client-auth", "accepted"),
         ("token-jwks", "/jwks.json"),
+        ("token-jwks-url", "https://issuer/keys"),
+        ("token-jwks-ca", "/issuer.crt"),
+        ("token-jwks-secret", "azureml/keys"),
         ("token-issuer", "https://issuer"),
         ("token-audience", "scoring"),
         ("token-endpoint-claim", "endpoint"),

@@ -53,6 +53,7 @@ pub(super) fn build(
         access,
         cors: cors::decide(&services, &mut problems),
         refusals: before.map_or_else(|| states.refusals(key), |endpoint| endpoint.refusals.clone()),
+        shares: before.map_or_else(|| states.shares(key), |endpoint| endpoint.shares.clone()),
     };
     let endpoint = match before {
         Some(before) if is_same(before, &endpoint) => before.clone(),

@@ -20,6 +20,7 @@ struct States {
     deployments: RefCell<HashMap<DeploymentKey, Weak<DeploymentState>>>,
     replicas: RefCell<HashMap<(DeploymentKey, ReplicaId), Weak<ReplicaState>>>,
     meters: RefCell<HashMap<EndpointKey, Weak<Meters>>>,
+    shares: RefCell<HashMap<EndpointKey, Weak<Shares>>>,
 }
 
 impl LiveStates for States {
@@ -37,6 +38,10 @@ impl LiveStates for States {
 
     fn meters(&self, key: &EndpointKey) -> Arc<Meters> {
         find(&self.meters, key.clone(), Meters::default)
+    }
+
+    fn shares(&self, key: &EndpointKey) -> Arc<Shares> {
+        find(&self.shares, key.clone(), Shares::default)
     }
 }
 

@@ -101,6 +101,7 @@ fn endpoint(name: &str, port: u16) -> Arc<Endpoint> {
         cors: None,
         limiter: Limiter::default(),
         refusals: Arc::new(RefusalState::new(1)),
+        shares: Arc::default(),
     })
 }
 

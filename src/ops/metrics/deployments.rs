@@ -30,6 +30,10 @@ impl Deployments {
         Self { endpoints }
     }
 
+    pub(super) fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
     pub(super) fn write(&self, page: &mut Page<'_>, vitals: &Vitals) -> fmt::Result {
         page.metric(table::REQUESTS, |series| self.write_requests(series, vitals))?;
         self.times(page, table::REQUEST_DURATION, |shard| &shard.total)?;

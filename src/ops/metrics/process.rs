@@ -29,6 +29,11 @@ pub(super) fn write(page: &mut Page<'_>) -> fmt::Result {
     gauge(page, table::THREADS, status_field(&status, "Threads:"))
 }
 
+/// Resident memory, if the kernel says.
+pub(in crate::ops) fn resident_bytes() -> Option<u64> {
+    status_field(&read("/proc/self/status"), "VmRSS:").map(|kib| kib * 1024)
+}
+
 fn gauge(page: &mut Page<'_>, metric: &'static table::Metric, value: Option<u64>) -> fmt::Result {
     page.metric(metric, |series| value.map_or(Ok(()), |value| series.level(&[], whole(value))))
 }

@@ -42,6 +42,7 @@ fn world() -> (Arc<ArcSwap<Snapshot>>, Arc<Vitals>, [Arc<Deployment>; 2]) {
         cors: None,
         limiter: Limiter::default(),
         refusals: Arc::new(RefusalState::new(2)),
+        shares: Arc::default(),
     };
     let mut snapshot = Snapshot::default();
     snapshot.insert(Arc::new(endpoint(Form::Service, "iris")));
