@@ -23,7 +23,7 @@ use crate::control::certificates::Certificates;
 use crate::control::config::{self, Config};
 use crate::control::discovery::{self, Discovery, Source};
 use crate::control::state_file::StateFile;
-use crate::control::tokens::{self, Tokens};
+use crate::control::tokens;
 use crate::core::facts::{ObjectRef, Problem};
 use crate::core::snapshot::Snapshot;
 use crate::core::vitals::Vitals;
@@ -146,8 +146,7 @@ impl App {
             Some(certificates) => Some(tokio::spawn(follow(certificates, &self.config, &self.ready).await?)),
             None => None,
         };
-        let tokens = self.config.token_jwks.as_deref().map(|path| Tokens::open(path, self.vitals.clone()));
-        let tokens = tokens.map(|tokens| tokio::spawn(tokens.follow()));
+        let tokens = follow_tokens(&self.config, &self.vitals, &self.ready).await?.map(tokio::spawn);
         let memory = tokio::spawn(memory::watch(self.vitals.clone()));
         let admin = tokio::spawn(self.admin.serve(state, reached(phases.clone(), Phase::Forced)));
         let ended = Arc::new(Notify::new());
@@ -191,12 +190,26 @@ async fn follow(
     config: &Config,
     ready: &Ready,
 ) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    let cluster = match (certificates.need_cluster(), &config.kubeconfig) {
-        (false, _) => None,
-        (true, Some(file)) => Some(read_kubeconfig(file).await?),
-        (true, None) => Some(kube::Config::infer().await.context("tls-secret: no way to the API server")?),
-    };
+    let cluster = if certificates.need_cluster() { Some(cluster("tls-secret", config).await?) } else { None };
     certificates.follow(cluster, |what| ready.block(what)).map_err(anyhow::Error::msg)
+}
+
+/// Follows the keys for tokens, where there are any; readiness waits for the first look at them.
+async fn follow_tokens(
+    config: &Config,
+    vitals: &Arc<Vitals>,
+    ready: &Ready,
+) -> anyhow::Result<Option<impl Future<Output = ()> + Send + 'static>> {
+    let cluster = if tokens::need_cluster(config) { Some(cluster("token-jwks-secret", config).await?) } else { None };
+    tokens::follow(config, vitals.clone(), cluster, |what| ready.block(what)).map_err(anyhow::Error::msg)
+}
+
+/// Where the API server is that a setting asks for.
+async fn cluster(setting: &'static str, config: &Config) -> anyhow::Result<kube::Config> {
+    match &config.kubeconfig {
+        Some(file) => read_kubeconfig(file).await,
+        None => kube::Config::infer().await.with_context(|| format!("{setting}: no way to the API server")),
+    }
 }
 
 fn start_workers(
@@ -340,7 +353,7 @@ pub async fn check(config: &Config) -> anyhow::Result<(String, bool)> {
     let (snapshot, mut problems) = discovery::load(discovery(config).await?, CHECK_PATIENCE).await?;
     let vitals = Arc::new(Vitals::new(1, Instant::now()));
     let certificates = Certificates::open(&config.tls, vitals).map(drop);
-    let tokens = config.token_jwks.as_deref().map_or(Ok(()), tokens::check);
+    let tokens = tokens::check(&config.tokens).await;
     for (name, found) in [("tls", certificates), ("tokens", tokens)] {
         let Err(message) = found else { continue };
         let object = ObjectRef { namespace: "".into(), name: name.into() };

@@ -1,5 +1,6 @@
 //! Everything that changes the world, off the data threads: configuration, discovery, publication.
 
+mod backoff;
 pub mod certificates;
 pub mod check;
 pub mod config;

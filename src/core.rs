@@ -9,6 +9,8 @@ pub mod cors;
 pub mod count;
 pub mod dice;
 pub mod facts;
+pub mod failures;
+pub mod frames;
 pub mod gate;
 pub mod keys;
 pub mod limiter;

@@ -32,6 +32,7 @@ mod tokens;
 
 pub use self::command::markdown;
 pub use self::tls::{ClientAuth, Tls};
+pub use self::tokens::{JwksUrl, Tokens};
 
 /// Where Kubernetes objects come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +59,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// TLS of clients.
     pub tls: Tls,
-    /// Where the keys for tokens are; `None`: no token is accepted.
-    pub token_jwks: Option<PathBuf>,
+    /// Where the keys for tokens are.
+    pub tokens: Tokens,
     /// Address of the admin port.
     pub admin: SocketAddr,
     /// Where objects come from.
@@ -101,7 +102,7 @@ impl Default for Config {
         Self {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
             tls: Tls::default(),
-            token_jwks: None,
+            tokens: Tokens::default(),
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
             sources: vec![Source::Kubernetes],
             namespaces: Vec::new(),

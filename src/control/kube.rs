@@ -10,7 +10,6 @@
 //! Watches are short ([`WATCH_SECONDS`]): the end of one proves that everything was said, so that a quiet cluster and
 //! a dead one can be told apart.
 
-mod backoff;
 mod failure;
 
 use std::time::Duration;
@@ -26,8 +25,8 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::SendError;
 use tokio::time::{Instant, timeout};
 
-use self::backoff::Backoff;
 use self::failure::Failure;
+use super::backoff::Backoff;
 use super::facts::{ENDPOINT_LABEL, SERVICE_LABEL};
 use super::index::Scope;
 use super::objects::{EndpointSlice, Kind, Meta, Object, Secret, Service};
@@ -42,6 +41,9 @@ const WATCH_GRACE: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connecting to the API server may take this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause after a first failure, and the longest one.
+const PAUSE_FIRST: Duration = Duration::from_millis(200);
+const PAUSE_LONGEST: Duration = Duration::from_secs(15);
 /// Objects of one page.
 const PAGE: u32 = 500;
 
@@ -139,7 +141,7 @@ impl Watch {
 
     /// Tells an audience of objects of this form, until nobody listens any more.
     pub(super) async fn follow<K: Watched, A: Audience<K>>(&self, teller: &A) -> Result<(), A::Gone> {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_LONGEST);
         let mut version = None;
         loop {
             let (mut at, was_listed) = match version.take() {

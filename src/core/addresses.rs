@@ -90,7 +90,7 @@ impl Drop for Place {
 }
 
 /// What all addresses of one client have in common.
-fn of_one_client(address: IpAddr) -> IpAddr {
+pub(super) fn of_one_client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
         ip => ip,

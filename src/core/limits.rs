@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::failures;
 use super::patience::Tempo;
 use super::token::Rules;
 
@@ -53,16 +54,22 @@ pub struct Limits {
     pub connections_max: usize,
     /// Those of one client address; trusted proxies may have any number. 0: no limit.
     pub connections_per_address_max: usize,
+    /// Requests of one client connection, before it is ended in order. 0: no limit.
+    pub requests_per_connection_max: u64,
     /// HTTP/2 streams of one client connection at a time.
     pub streams_max: u32,
     /// HTTP/2 streams that a client reset before the router had looked at them, before its connection is ended.
     pub reset_streams_max: usize,
+    /// HTTP/2 frames that move nothing, before the client's connection is ended.
+    pub idle_frames_max: u32,
     /// Oldest version of TLS that clients may speak.
     pub tls_version_min: TlsVersion,
     /// From accepting a connection to the end of its TLS handshake.
     pub tls_handshake_timeout: Duration,
     /// TLS handshakes under way at a time, over all workers.
     pub tls_handshakes_max: usize,
+    /// Those of one client address, waiting ones included; trusted proxies may have any number. 0: no limit.
+    pub tls_handshakes_per_address_max: usize,
     /// Where clients without TLS are sent: the port of HTTPS as they reach it. `None`: they are served.
     pub https_port: Option<u16>,
     /// Part of a request body that is kept for another attempt, in bytes.
@@ -104,6 +111,8 @@ pub struct Limits {
     pub pass_authorization: bool,
     /// What tokens must say.
     pub tokens: Rules,
+    /// How failed attempts are slowed.
+    pub failures: failures::Rules,
     /// Peers whose `X-Forwarded-*` and `x-request-id` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether connections from those begin with a PROXY header.
@@ -123,11 +132,14 @@ impl Default for Limits {
             body_bytes_max: 100 << 20,
             connections_max: 10_000,
             connections_per_address_max: 2000,
+            requests_per_connection_max: 0,
             streams_max: 128,
             reset_streams_max: 20,
+            idle_frames_max: 10_000,
             tls_version_min: TlsVersion::V12,
             tls_handshake_timeout: Duration::from_secs(5),
             tls_handshakes_max: 1000,
+            tls_handshakes_per_address_max: 200,
             https_port: None,
             replay_bytes_max: 64 << 10,
             connect_timeout: Duration::from_secs(1),
@@ -148,6 +160,7 @@ impl Default for Limits {
             server_timing: true,
             pass_authorization: false,
             tokens: Rules::default(),
+            failures: failures::Rules::default(),
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
         }

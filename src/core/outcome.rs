@@ -61,6 +61,8 @@ outcomes! {
     Unauthorized = "unauthorized", 401, "Unauthorized";
     /// The endpoint, or the client's key, is over a rate limit that the operator set.
     RateLimited = "rate_limited", 429, "TooManyRequests";
+    /// Wrong credentials, of an address that failed too often to be answered late once more.
+    TooManyFailures = "too_many_failures", 429, "TooManyFailedAttempts";
     /// The path is none of the public forms.
     UnknownPath = "unknown_path", 404, "UnknownPath";
     /// No endpoint (or v1 service) of that name.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use self::json::Members;
 pub use self::keys::KeySet;
-pub use self::state::TokenState;
+pub use self::state::{FetchCounts, Report, TokenState};
 
 mod base64;
 mod json;
@@ -115,11 +115,11 @@ impl Fault {
     pub fn message(self) -> &'static str {
         match self {
             Self::NotConfigured => {
-                "the endpoint asks for tokens, and the router has no rules for them: set token-jwks, token-issuer and token-audience"
+                "the endpoint asks for tokens, and the router has no rules for them: set token-issuer, token-audience, and one of token-jwks, token-jwks-url and token-jwks-secret"
             }
-            Self::NoKeys => "the key set of token-jwks could not be read since the start; the trace log says why",
+            Self::NoKeys => "no key set for tokens could be read since the start; /debug/tokens says why",
             Self::StaleKeys => {
-                "the key set of token-jwks could not be read for longer than token-stale-max-ms; the trace log says why"
+                "the key set for tokens could not be read for longer than token-stale-max-ms; /debug/tokens says why"
             }
             Self::TooLong => "the token is longer than 8192 bytes",
             Self::Malformed => "the token is no JSON Web Token in compact form",

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::certificates::CertificateState;
 use super::count::Counter;
 use super::facts::Problem;
+use super::failures::Failures;
 use super::memory::Memory;
 use super::state::RefusalState;
 use super::token::TokenState;
@@ -29,6 +30,8 @@ pub struct Vitals {
     pub certificates: Mutex<Vec<CertificateState>>,
     /// The keys that tokens are checked against.
     pub tokens: TokenState,
+    /// Failed attempts of clients to prove who they are.
+    pub auth: AuthState,
     /// The access log.
     pub access_log: LogCounts,
     /// Discovery.
@@ -61,6 +64,7 @@ impl Vitals {
             replica_handshakes: ReplicaHandshakeCounts::default(),
             certificates: Mutex::default(),
             tokens: TokenState::default(),
+            auth: AuthState::default(),
             access_log: LogCounts::default(),
             discovery: DiscoveryCounts::default(),
             state_file: StateFileCounts::default(),
@@ -101,6 +105,8 @@ pub struct ConnectionCounts {
     pub refused: Counter,
     /// Turned away because their address had as many as it may have.
     pub crowded: Counter,
+    /// Ended because they had as many requests as they may have.
+    pub used_up: Counter,
     /// Clients whose refused requests are read over now.
     pub lingering: AtomicUsize,
     /// Those that were cut off because it took too long.
@@ -111,6 +117,8 @@ pub struct ConnectionCounts {
     pub slow_readers: Counter,
     /// Connections of trusted proxies that did not begin with a PROXY header.
     pub proxy_headers_wrong: Counter,
+    /// Ended because of a flood of HTTP/2 frames.
+    pub flooded: Counter,
     /// Failed accepts.
     pub accept_errors: Counter,
     /// Connections to replicas opened so far.
@@ -143,6 +151,19 @@ pub struct HandshakeCounts {
     pub timed_out: Counter,
     /// Not begun in time, because so many others were under way.
     pub crowded_out: Counter,
+    /// Not begun, because their address had as many as it may have.
+    pub crowded_address: Counter,
+}
+
+/// Failed attempts of clients to prove who they are.
+#[derive(Debug, Default)]
+pub struct AuthState {
+    /// Who failed how often lately.
+    pub failures: Failures,
+    /// Answers held back now.
+    pub held: AtomicUsize,
+    /// Answers held back so far.
+    pub late: Counter,
 }
 
 /// TLS handshakes with replicas, those for copies of mirrored requests included.

@@ -40,6 +40,16 @@ impl Refusal {
         text.to_owned()
     }
 
+    /// Whether it was an attempt that failed. A request without credentials is none: some clients ask first, and send
+    /// them when told to. Nor is it the client's fault where no credentials could be right.
+    pub(crate) fn is_attempt(self) -> bool {
+        match self {
+            Self::NotBearer | Self::Wrong => true,
+            Self::Token(fault) => !fault.is_of_router(),
+            Self::Missing | Self::NoKeys => false,
+        }
+    }
+
     /// What the log says instead, where that is nothing for clients.
     pub(crate) fn detail(self) -> Option<&'static str> {
         match self {
@@ -158,9 +168,16 @@ mod tests {
     #[test]
     fn what_is_the_matter_with_the_router_is_for_its_log_only() {
         let refusal = Refusal::Token(Fault::NoKeys);
-        assert!(!refusal.message().contains("token-jwks"));
-        assert!(refusal.detail().is_some_and(|detail| detail.contains("token-jwks")));
+        assert!(!refusal.message().contains("/debug/tokens"));
+        assert!(refusal.detail().is_some_and(|detail| detail.contains("/debug/tokens")));
         assert_eq!(Refusal::Token(Fault::Expired).message(), "Unauthorized: the token has expired.");
         assert_eq!(Refusal::Token(Fault::Expired).detail(), None);
+    }
+
+    #[test]
+    fn only_credentials_that_are_wrong_are_a_failed_attempt() {
+        let attempts = [Refusal::Wrong, Refusal::NotBearer, Refusal::Token(Fault::Signature)];
+        let others = [Refusal::Missing, Refusal::NoKeys, Refusal::Token(Fault::StaleKeys)];
+        assert!(attempts.into_iter().all(Refusal::is_attempt) && !others.into_iter().any(Refusal::is_attempt));
     }
 }

@@ -8,12 +8,13 @@
 //! time that a client may leave bytes unread. One alarm serves them all; it is set to the earliest moment at which one
 //! could have passed, and looks again then. An exchange does not touch it.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -76,11 +77,13 @@ async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tl
     // Without it small answers would wait for acknowledgements; where it cannot be set, the connection is dying.
     let _ = socket.set_nodelay(true);
     let Some(peer) = proxied::client(worker, &mut socket, peer).await else { return };
-    let Some(place) = worker.shared.place(peer.ip()) else { return turn_away(worker, socket, tls.is_some()).await };
+    let Some(place) = worker.shared.place(&worker.shared.addresses, peer.ip()) else {
+        return turn_away(worker, socket, tls.is_some()).await;
+    };
     let (transport, secured) = match tls {
         None => (Transport::Plain(socket), None),
         // In a box, so that connections without TLS do not carry the size of a handshake.
-        Some(tls) => match Box::pin(tls.open(worker, socket)).await {
+        Some(tls) => match Box::pin(tls.open(worker, socket, peer.ip())).await {
             Some((transport, secured)) => (transport, Some(secured)),
             None => return,
         },
@@ -96,7 +99,7 @@ async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tl
         return serve_http2(&link, socket, &mut watch).await;
     }
     let answering = link.clone();
-    let service = service_fn(move |request| handle(answering.clone(), request));
+    let service = service_fn(move |request| answer(&answering, request));
     let mut connection = http1_builder(worker).serve_connection(socket, service).with_upgrades();
     match watch.over(Pin::new(&mut connection), Phase::Finishing, |c| c.graceful_shutdown()).await {
         End::Over(Err(error)) if error.is_parse_version_h2() => {
@@ -145,8 +148,11 @@ impl Drop for Last {
 async fn serve_http2(link: &Arc<Link>, socket: Socket, watch: &mut Watch) {
     link.set_http2();
     let answering = link.clone();
-    let service = service_fn(move |request| pace(handle(answering.clone(), request)));
-    let connection = http2_builder(&link.worker).serve_connection(socket, service);
+    let service = service_fn(move |request| {
+        answering.allow(FRAMES_PER_REQUEST);
+        pace(answering.clone(), answer(&answering, request))
+    });
+    let connection = http2_builder(&link.worker).serve_connection(socket.expect_frames(), service);
     let mut connection = std::pin::pin!(connection);
     // What goes wrong goes wrong inside an exchange, which records it, or before there is one.
     let end = watch.over(connection.as_mut(), Phase::Discouraging, |c| c.graceful_shutdown()).await;
@@ -215,11 +221,21 @@ fn header_list_max(limits: &Limits) -> u32 {
 const STREAM_WINDOW: u32 = 256 << 10;
 /// The same for all streams of a connection.
 const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Frames that move nothing, such as window updates and a reset, that a client may send for a request.
+const FRAMES_PER_REQUEST: u32 = 16;
 /// Bytes of an answer that are buffered for one HTTP/2 stream.
 const SEND_BUFFER: usize = 64 << 10;
 
+type Answered = Result<Response<AnswerBody>, std::convert::Infallible>;
+
+/// One request, counted by the connection itself: so it knows at once that no other should follow.
+fn answer(link: &Arc<Link>, request: Request<Incoming>) -> impl Future<Output = Answered> + Send + use<> {
+    let is_last = link.count_request();
+    handle(link.clone(), request, is_last)
+}
+
 /// One request. A panic ends the exchange, not the connection's neighbours.
-async fn handle(link: Arc<Link>, request: Request<Incoming>) -> Result<Response<AnswerBody>, std::convert::Infallible> {
+async fn handle(link: Arc<Link>, request: Request<Incoming>, is_last: bool) -> Answered {
     let version = request.version();
     let worker = link.worker.clone();
     let ledger = open(&link, &request);
@@ -229,7 +245,7 @@ async fn handle(link: Arc<Link>, request: Request<Incoming>) -> Result<Response<
     if version != Version::HTTP_2 {
         *response.version_mut() = Version::HTTP_11;
         // Closing gives back what the connection holds.
-        let leaves = worker.is_discouraging() || worker.shared.vitals.memory.is_short();
+        let leaves = is_last || worker.is_discouraging() || worker.shared.vitals.memory.is_short();
         if leaves && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -282,14 +298,20 @@ impl Watch {
             if now == Phase::Forced {
                 return End::Forced;
             }
-            if now >= leave_at && !left {
+            if !left && (now >= leave_at || self.link.must_leave()) {
                 left = true;
                 leave(connection.as_mut());
             }
+            // The connection itself counts requests, so only then can it have had its last one.
+            let over_or_used_up = poll_fn(|context| match connection.as_mut().poll(context) {
+                Poll::Ready(end) => Poll::Ready(Some(end)),
+                Poll::Pending if !left && self.link.must_leave() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            });
             tokio::select! {
                 // The connection first: what it has to say may be that it is done.
                 biased;
-                end = connection.as_mut() => return End::Over(end),
+                end = over_or_used_up => if let Some(end) = end { return End::Over(end) },
                 doing = ring(&self.link, &mut self.alarm) => return End::Overdue(doing),
                 changed = self.phase.changed() => if changed.is_err() { return End::Forced },
             }
@@ -304,7 +326,7 @@ const IDLE_PART: u32 = 20;
 /// bytes of answers whose exchanges are over: at most the frame that did not fit into the client's window.
 fn idle_max(link: &Link) -> Duration {
     let limits = link.worker.limits();
-    let leaves = link.is_http2() && link.worker.is_discouraging();
+    let leaves = link.is_http2() && (link.is_used_up() || link.worker.is_discouraging());
     let is_short = link.worker.shared.vitals.memory.is_short();
     let idle_max = if is_short { limits.idle_timeout / IDLE_PART } else { limits.idle_timeout };
     if leaves { idle_max.min(limits.body_timeout) } else { idle_max }

@@ -20,7 +20,7 @@ use super::link::Link;
 use super::respond::{self, Refused};
 use super::stream::{AnswerBody, Passing};
 use super::upload::{Upload, discard};
-use super::{admit, auth, cors, entry, mirror, redirect, tunnel};
+use super::{admit, auth, cors, entry, late, mirror, redirect, tunnel};
 use crate::core::cors::Preflight;
 use crate::core::facts::Form;
 use crate::core::limiter::Passed;
@@ -77,11 +77,19 @@ pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>, mut le
         Ok(routed) => routed,
         Err(mut refused) => {
             if !body.is_end_stream() && link.is_http2() {
-                discard(link.worker.clone(), body);
+                discard(link.clone(), body);
             } else if !body.is_end_stream() && !read_small_body(&link, &parts.headers, body).await {
                 // What is left of it cannot be told from a next request's head.
                 link.set_unread();
                 refused.close = true;
+            }
+            if let Some(late) = refused.late.take() {
+                let held = late.delay().as_millis();
+                ledger.record.detail = Some(format!("{} Answered {held} ms late.", refused.message).into());
+                // Also where the client does not wait for it.
+                ledger.conclude(refused.outcome);
+                // In a box, so that nobody else carries the size of an alarm.
+                Box::pin(late.pass()).await;
             }
             return respond::refuse(refused, ledger, server_timing);
         }
@@ -206,7 +214,7 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
     let verify = |token: &[u8]| tokens.verify(token, rules, endpoint.name.key(), now);
     ledger.record.auth = auth::check(&endpoint.access, headers, verify).map_err(|refusal| {
         ledger.record.detail = refusal.detail().map(Into::into);
-        Refused::new(Outcome::Unauthorized, refusal.message())
+        late::judge(worker, ledger.record.client_ip, refusal, ledger.record.started)
     })?;
     entry::enter(worker, endpoint, ledger.record.started)?;
     ledger.counts = true;
@@ -287,7 +295,7 @@ async fn score(
     let bytes_max = own_max.min(limits.body_bytes_max);
     if headers::content_length(&parts.headers).is_some_and(|length| length > bytes_max) {
         if link.is_http2() {
-            discard(worker.clone(), body);
+            discard(link.clone(), body);
         } else {
             link.set_unread();
         }
@@ -296,7 +304,7 @@ async fn score(
         return Err(Refused::new(Outcome::BodyTooLarge, message).closing());
     }
     let deadline = ledger.record.started + deployment.settings.request_timeout;
-    ledger.upload = Upload::new(body, worker, &route.endpoint.shares, bytes_max);
+    ledger.upload = Upload::new(body, link, &route.endpoint.shares, bytes_max);
     if ledger.upload.is_none() {
         ledger.record.received = Some(ledger.record.started);
     }

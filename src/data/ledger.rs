@@ -78,7 +78,7 @@ impl Ledger {
             self.record.request_bytes = progress.bytes;
             self.record.received = progress.ended;
             match upload.cut() {
-                Some(rest) if self.link.is_http2() => discard(self.link.worker.clone(), rest),
+                Some(rest) if self.link.is_http2() => discard(self.link.clone(), rest),
                 Some(_) => self.link.set_unread(),
                 None => {}
             }

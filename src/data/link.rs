@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -62,12 +62,16 @@ pub(crate) struct Link {
     untaken: AtomicBool,
     /// Exchanges under way: more than one with HTTP/2.
     exchanges: AtomicU64,
+    /// Requests so far, where there is a limit.
+    requests: AtomicU64,
     /// Whether an answer broke off, so that the connection must end visibly broken.
     broken: AtomicBool,
     /// Whether a request was answered before all of it was read.
     unread: AtomicBool,
     /// Whether the connection has turned out to speak HTTP/2.
     is_http2: AtomicBool,
+    /// HTTP/2 frames that the client may send for what was moved since the socket looked.
+    allowed: AtomicU32,
     /// Whether there is a ledger below.
     owes: AtomicBool,
     /// The ledger of an answer that is not quite out.
@@ -96,9 +100,11 @@ impl Link {
             grace_us,
             untaken: AtomicBool::new(false),
             exchanges: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             broken: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
+            allowed: AtomicU32::new(0),
             owes: AtomicBool::new(false),
             owed: Mutex::new(None),
             worker,
@@ -116,6 +122,30 @@ impl Link {
         if self.exchanges.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.enter(Doing::Idle, now);
         }
+    }
+
+    /// Counts a request, where there is a limit. Says whether no other should follow.
+    pub(crate) fn count_request(&self) -> bool {
+        let max = self.worker.limits().requests_per_connection_max;
+        if max == 0 {
+            return false;
+        }
+        let count = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        if count == max {
+            self.worker.shared.vitals.connections.used_up.bump();
+        }
+        count >= max
+    }
+
+    /// Whether it had as many requests as it may have.
+    pub(crate) fn is_used_up(&self) -> bool {
+        let max = self.worker.limits().requests_per_connection_max;
+        max != 0 && self.requests.load(Ordering::Relaxed) >= max
+    }
+
+    /// Whether its client is to be told to leave. With HTTP/1 the answer to the last request says so.
+    pub(crate) fn must_leave(&self) -> bool {
+        self.is_used_up() && self.is_http2()
     }
 
     /// Whether an exchange is under way.
@@ -206,6 +236,16 @@ impl Link {
 
     pub(crate) fn is_http2(&self) -> bool {
         self.is_http2.load(Ordering::Relaxed)
+    }
+
+    /// Something moved on HTTP/2, for which the client may send so many frames more.
+    pub(crate) fn allow(&self, frames: u32) {
+        self.allowed.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    /// What was allowed since this was asked last.
+    pub(super) fn take_allowed(&self) -> u32 {
+        self.allowed.swap(0, Ordering::Relaxed)
     }
 
     fn enter(&self, doing: Doing, now: Instant) {

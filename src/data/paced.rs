@@ -27,11 +27,17 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::link::Link;
 use super::stream::AnswerBody;
 use crate::core::patience::Tempo;
 
 /// Bytes handed to the connection at a time: the smallest `SETTINGS_MAX_FRAME_SIZE`, which is also what clients use.
 const PIECE: usize = 16 << 10;
+
+/// Frames, foremost window updates, that a client may send for a piece: as many as these, and one for so many bytes.
+/// Clients usually send two for half a window.
+const FRAMES_PER_PIECE: u32 = 8;
+const BYTES_PER_FRAME: usize = 64;
 
 tokio::task_local! {
     /// Of the stream whose task this is.
@@ -133,12 +139,13 @@ impl Alarm {
 
 /// Puts the answer of an exchange at the pace of the stream whose task this is.
 pub(crate) async fn pace<E>(
+    link: Arc<Link>,
     answer: impl Future<Output = Result<Response<AnswerBody>, E>>,
 ) -> Result<Response<PacedBody>, E> {
     let answer = answer.await?;
     // Outside of a stream's task nobody would look at it.
     let pace = PACE.try_with(Arc::clone).unwrap_or_default();
-    Ok(answer.map(|answer| PacedBody { answer, rest: Bytes::new(), pace }))
+    Ok(answer.map(|answer| PacedBody { answer, rest: Bytes::new(), pace, link }))
 }
 
 /// The body of an HTTP/2 answer.
@@ -148,6 +155,7 @@ pub(crate) struct PacedBody {
     /// What is left of the last chunk.
     rest: Bytes,
     pace: Arc<Pace>,
+    link: Arc<Link>,
 }
 
 impl Body for PacedBody {
@@ -171,6 +179,7 @@ impl Body for PacedBody {
         }
         let piece = this.rest.split_to(this.rest.len().min(PIECE));
         this.pace.hand_out(piece.len());
+        this.link.allow(FRAMES_PER_PIECE + (piece.len() / BYTES_PER_FRAME) as u32);
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

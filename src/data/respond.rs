@@ -11,6 +11,7 @@ use http::{Response, StatusCode};
 use uuid::Uuid;
 
 use super::headers;
+use super::late::Late;
 use super::ledger::Ledger;
 use super::stream::AnswerBody;
 use crate::core::limits::Limits;
@@ -36,11 +37,21 @@ pub(crate) struct Refused {
     pub(crate) location: Option<HeaderValue>,
     /// The word for the limit that was in the way, where there are several.
     pub(crate) limit: Option<&'static str>,
+    /// What holds the answer back.
+    pub(crate) late: Option<Box<Late>>,
 }
 
 impl Refused {
     pub(crate) fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), retry_after_seconds: 1, close: false, location: None, limit: None }
+        Self {
+            outcome,
+            message: message.into(),
+            retry_after_seconds: 1,
+            close: false,
+            location: None,
+            limit: None,
+            late: None,
+        }
     }
 
     /// After so many seconds it may be worth another try.
@@ -52,6 +63,12 @@ impl Refused {
     /// It is over this limit.
     pub(crate) fn over(mut self, limit: &'static str) -> Self {
         self.limit = Some(limit);
+        self
+    }
+
+    /// The answer is held back.
+    pub(crate) fn late(mut self, late: Late) -> Self {
+        self.late = Some(Box::new(late));
         self
     }
 

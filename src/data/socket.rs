@@ -20,11 +20,12 @@ use super::linger::read_over;
 use super::link::Link;
 use super::respond;
 use super::tls::Transport;
+use super::watched::Watched;
 
 /// See the head of the file.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    io: TokioIo<Transport>,
+    io: TokioIo<Watched>,
     link: Arc<Link>,
     /// Read before anything else: what another protocol had read too much.
     pushback: Bytes,
@@ -42,8 +43,9 @@ struct Substitute {
 }
 
 impl Socket {
-    pub(crate) fn new(io: Transport, link: Arc<Link>) -> Self {
-        Self { io: TokioIo::new(io), link, pushback: Bytes::new(), substitute: None, is_clean: true }
+    pub(crate) fn new(transport: Transport, link: Arc<Link>) -> Self {
+        let io = TokioIo::new(Watched::new(transport));
+        Self { io, link, pushback: Bytes::new(), substitute: None, is_clean: true }
     }
 
     /// The same socket, on which `bytes` are still to be read first.
@@ -52,10 +54,16 @@ impl Socket {
         self
     }
 
+    /// The same socket, from whose first byte on everything is HTTP/2.
+    pub(crate) fn expect_frames(mut self) -> Self {
+        self.io.inner_mut().expect_frames(self.link.clone(), &self.pushback);
+        self
+    }
+
     /// Makes the coming close a reset, so that nobody takes a truncated answer for a whole one.
     pub(crate) fn reset_on_close(&self) {
         // Best effort: where the option cannot be set, the missing end of the body still tells.
-        let _ = socket2::SockRef::from(self.io.inner().socket()).set_linger(Some(Duration::ZERO));
+        let _ = socket2::SockRef::from(self.io.inner().transport().socket()).set_linger(Some(Duration::ZERO));
     }
 
     /// Says that nothing more will come, then reads over what the client still sends: a socket that is closed with bytes
@@ -65,7 +73,7 @@ impl Socket {
         let goodbye = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx));
         let _ = tokio::time::timeout(patience, goodbye).await;
         // With TLS too it is bytes that are thrown away: what they mean does not matter.
-        let mut socket = self.io.into_inner().into_socket();
+        let mut socket = self.io.into_inner().into_transport().into_socket();
         let mut waste = vec![0; 16 << 10];
         read_over(&self.link.worker, |cx| {
             let mut waste = ReadBuf::new(&mut waste);

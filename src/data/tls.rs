@@ -4,9 +4,10 @@
 //! the keys of session tickets change every six hours and are known to no other router.
 //!
 //! Holds: a handshake ends within `tls-handshake-timeout-ms`, and no more than `tls-handshakes-max` are under way; who
-//! comes later waits, with nothing but a socket to its name. Nothing of a request is taken before the handshake is over
-//! (no early data: it could be replayed).
+//! comes later waits, with nothing but a socket to its name. No client address has more than its part under way and
+//! waiting. Nothing of a request is taken before the handshake is over (no early data: it could be replayed).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -88,16 +89,26 @@ impl Tls {
     }
 
     /// Does the handshake; `None` where it failed, took too long, or the router takes nothing new any more.
-    pub(crate) async fn open(&self, worker: &Worker, socket: TcpStream) -> Option<(Transport, Secured)> {
+    pub(crate) async fn open(
+        &self,
+        worker: &Worker,
+        socket: TcpStream,
+        client: IpAddr,
+    ) -> Option<(Transport, Secured)> {
         let mut phase = worker.shared.phase.clone();
         tokio::select! {
-            opened = self.shake_hands(worker, socket) => opened,
+            opened = self.shake_hands(worker, socket, client) => opened,
             _ = phase.wait_for(|phase| *phase >= Phase::Finishing) => None,
         }
     }
 
-    async fn shake_hands(&self, worker: &Worker, socket: TcpStream) -> Option<(Transport, Secured)> {
+    async fn shake_hands(&self, worker: &Worker, socket: TcpStream, client: IpAddr) -> Option<(Transport, Secured)> {
         let counts = &worker.shared.vitals.handshakes;
+        // Before it waits for others: what one address has waiting counts too.
+        let Some(own) = worker.shared.place(&worker.shared.handshakes, client) else {
+            counts.crowded_address.bump();
+            return None;
+        };
         let deadline = Instant::now() + self.timeout;
         let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
             counts.crowded_out.bump();
@@ -108,7 +119,7 @@ impl Tls {
             counts.timed_out.bump();
             return None;
         };
-        drop((place, under_way));
+        drop((own, place, under_way));
         let stream = match shaken {
             Ok(stream) if self.still_trusts(stream.get_ref().1) => stream,
             // What the client did wrong is for it to find out: it was sent an alert.

@@ -21,9 +21,12 @@ use parking_lot::Mutex;
 
 use super::kept::Kept;
 use super::linger::read_over;
-use super::worker::Worker;
+use super::link::Link;
 use crate::core::patience::Tempo;
 use crate::core::shares::Shares;
+
+/// Frames that a client may send on HTTP/2 for each that was taken: that one, and another.
+const FRAMES_PER_CHUNK: u32 = 2;
 
 /// The exchange's side.
 #[derive(Clone, Debug)]
@@ -61,6 +64,8 @@ pub(crate) struct Progress {
 struct Source {
     /// `None` once the router has lost interest.
     incoming: Option<Incoming>,
+    /// Where it came on HTTP/2.
+    link: Option<Arc<Link>>,
     progress: Progress,
     kept: Kept,
     /// Whether everything that arrived is kept.
@@ -79,19 +84,20 @@ struct Source {
 
 impl Upload {
     /// From the client's body. `None` where there is none.
-    pub(crate) fn new(incoming: Incoming, worker: &Arc<Worker>, shares: &Arc<Shares>, bytes_max: u64) -> Option<Self> {
+    pub(crate) fn new(incoming: Incoming, link: &Arc<Link>, shares: &Arc<Shares>, bytes_max: u64) -> Option<Self> {
         if incoming.is_end_stream() {
             return None;
         }
         let hint = incoming.size_hint();
         let source = Source {
             incoming: Some(incoming),
+            link: link.is_http2().then(|| link.clone()),
             progress: Progress::default(),
-            kept: Kept::new(worker.clone(), shares.clone()),
+            kept: Kept::new(link.worker.clone(), shares.clone()),
             whole: true,
             trailers: None,
             bytes_max,
-            tempo: worker.limits().body_tempo(),
+            tempo: link.worker.limits().body_tempo(),
             copy: None,
             copy_max: 0,
             watcher: None,
@@ -234,6 +240,9 @@ impl Source {
 
     fn arrived(&mut self, chunk: &Bytes) {
         self.progress.bytes += chunk.len() as u64;
+        if let Some(link) = &self.link {
+            link.allow(FRAMES_PER_CHUNK);
+        }
         if self.progress.bytes > self.bytes_max {
             return self.fail(Flaw::TooLarge);
         }
@@ -291,11 +300,15 @@ impl Source {
 
 /// Takes the rest of a body on HTTP/2 and throws it away: dropping it would reset the stream under a client that still
 /// sends, though it may lack nothing but the last, empty frame, and many clients then forget the answer that they have.
-pub(crate) fn discard(worker: Arc<Worker>, mut rest: Incoming) {
+pub(crate) fn discard(link: Arc<Link>, mut rest: Incoming) {
     // Without a runtime the process is on its way out.
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     runtime.spawn(async move {
-        read_over(&worker, |cx| Pin::new(&mut rest).poll_frame(cx).map(|frame| matches!(frame, Some(Ok(_))))).await;
+        read_over(&link.worker, |cx| {
+            link.allow(FRAMES_PER_CHUNK);
+            Pin::new(&mut rest).poll_frame(cx).map(|frame| matches!(frame, Some(Ok(_))))
+        })
+        .await;
     });
 }
 

@@ -53,6 +53,10 @@ pub struct Shared {
     pub vitals: Arc<Vitals>,
     /// Connections of each client address.
     pub addresses: Arc<Addresses>,
+    /// TLS handshakes of each client address.
+    pub handshakes: Arc<Addresses>,
+    /// Answers to failed attempts that are held back, by client address.
+    pub late: Arc<Addresses>,
     /// Connections that may be told at a time that there are too many, or that memory is short.
     pub turned_away: Arc<Semaphore>,
     /// Where the router is on its way out.
@@ -71,18 +75,20 @@ impl Shared {
             snapshot,
             vitals,
             addresses: Arc::new(Addresses::new(limits.connections_per_address_max)),
+            handshakes: Arc::new(Addresses::new(limits.tls_handshakes_per_address_max)),
+            late: Arc::new(Addresses::new(limits.failures.held_max / 10 + 1)),
             turned_away: Arc::new(Semaphore::new(limits.connections_max / 10 + 1)),
             limits: Arc::new(limits),
             phase,
         }
     }
 
-    /// A place for a connection of this address; `None` where it has as many as it may. Trusted proxies need none.
-    pub(crate) fn place(&self, address: IpAddr) -> Option<Option<Place>> {
+    /// A place for this address; `None` where it has as many as it may. Trusted proxies need none.
+    pub(crate) fn place(&self, places: &Arc<Addresses>, address: IpAddr) -> Option<Option<Place>> {
         if self.limits.trusts(address) {
             return Some(None);
         }
-        self.addresses.enter(address).ok()
+        places.enter(address).ok()
     }
 }
 

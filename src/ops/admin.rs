@@ -22,6 +22,7 @@ use super::ready::Ready;
 mod certificates;
 mod dump;
 mod server;
+mod tokens;
 
 pub use self::server::{Admin, bind};
 
@@ -44,6 +45,7 @@ const PAGES: &[(&str, &str)] = &[
         "/debug/certificates",
         "certificates that clients are shown, how long they are valid, and what is wrong with new ones (JSON)",
     ),
+    ("/debug/tokens", "keys that tokens are checked against, where they come from, and what is wrong there (JSON)"),
     ("/debug/config", "the configuration in force (JSON)"),
     (
         "/log-level",
@@ -105,6 +107,7 @@ where
         "/metrics" => metrics(&state, request.headers()),
         "/debug/snapshot" => json(&dump::of(&state.snapshot.load_full(), &state.vitals)),
         "/debug/certificates" => json(&certificates::of(&state.vitals)),
+        "/debug/tokens" => json(&tokens::of(&state.vitals)),
         "/debug/config" => json(&state.config),
         "/log-level" => text(StatusCode::OK, state.levels.current() + "\n"),
         _ => text(StatusCode::OK, index()),

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
-use tracing::{Metadata, Subscriber};
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -143,8 +143,11 @@ where
 
 /// The Kubernetes client logs each failed request as an error of its own, and whole answers, Secrets included, when
 /// they do not parse. Discovery reports every failure once, as a problem, and without what came: that is enough.
+///
+/// The HTTP/2 library warns of what a peer does, once for each frame: whoever sends frames could fill the log.
 fn is_ours_to_tell(line: &Metadata<'_>) -> bool {
-    !line.target().starts_with("kube_client")
+    let is_http2 = line.target().starts_with("h2::") && *line.level() <= Level::WARN;
+    !is_http2 && !line.target().starts_with("kube_client")
 }
 
 /// Makes a writer for each line.
@@ -306,6 +309,15 @@ mod tests {
         append_cut(&mut buffer, "é".repeat(LINE_MAX).as_bytes());
         assert!(buffer.len() <= LINE_MAX && buffer.ends_with(b"\n"));
         assert!(String::from_utf8(buffer).is_ok());
+    }
+
+    #[test]
+    fn what_a_peer_sends_on_http2_writes_no_warnings() {
+        let text = logged(LogFormat::Text, "trace", |_| {
+            tracing::warn!(target: "h2::proto::ping_pong", "recv PING ack that we never sent");
+            tracing::debug!(target: "h2::codec", "a frame");
+        });
+        assert!(text.contains("a frame") && !text.contains("PING"), "{text}");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::core::vitals::Vitals;
 use self::deployments::Deployments;
 use self::page::Page;
 
+mod auth;
 mod classic;
 mod deployments;
 mod limits;
@@ -108,6 +109,7 @@ impl Collector for Everything {
         router::write(&mut page, &snapshot, &self.vitals, &self.limits)?;
         tls::write(&mut page, &self.vitals, &self.limits)?;
         tokens::write(&mut page, &self.vitals)?;
+        auth::write(&mut page, &self.vitals, &self.limits)?;
         limits::write(&mut page, &self.vitals, &self.limits)?;
         limits::write_shares(&mut page, deployments.endpoints())?;
         limits::write_memory(&mut page, &self.vitals.memory)?;

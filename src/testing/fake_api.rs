@@ -91,6 +91,18 @@ impl FakeApi {
         kube::Config::new(uri)
     }
 
+    /// The same as the text of a kubeconfig.
+    pub fn kubeconfig(&self) -> String {
+        let server = self.config().cluster_url.to_string();
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {"server": server}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "users": [{"name": "test", "user": {}}],
+        })
+        .to_string()
+    }
+
     /// Adds or changes objects.
     pub fn apply(&self, objects: impl IntoIterator<Item = Value>) {
         let mut world = self.world.lock();

@@ -47,7 +47,8 @@ def test_only_words_that_say_so_give_it_every_secret():
 
 
 def test_nothing_may_be_written_anywhere():
-    everything = {**CHOSEN, "sslSecret": "certificate", "openshift": {"bindSecurityContextConstraint": True}}
+    settings = {"token-jwks-secret": "azureml/token-keys"}
+    everything = {**CHOSEN, "settings": settings, "sslSecret": "certificate", "openshift": {"bindSecurityContextConstraint": True}}
     for kind in ["Role", "ClusterRole"]:
         for role in rendered(everything).named(kind).values():
             for rule in role["rules"]:
@@ -58,6 +59,18 @@ def test_nothing_may_be_written_anywhere():
 def test_for_its_certificate_it_needs_no_right():
     assert rendered(TLS).named("Role") == rendered(PLAIN).named("Role")
     assert rendered(TLS).named("RoleBinding") == rendered(PLAIN).named("RoleBinding")
+
+
+def test_the_secret_with_keys_for_tokens_may_be_read_and_no_other():
+    objects = rendered({**PLAIN, "settings": {"token-jwks-secret": "azureml/token-keys"}})
+    place = ("azureml", "scorefront-azureml-token-keys")
+    role, binding = objects.named("Role")[place], objects.named("RoleBinding")[place]
+    names = {"resourceNames": ["token-keys"], "verbs": ["get", "list", "watch"]}
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["secrets"], **names}]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "azureml-fe-v2", "namespace": "azureml"}]
+    assert "--token-jwks-secret=azureml/token-keys" in objects.arguments
+    assert place not in rendered(PLAIN).named("Role")
 
 
 def test_only_the_pod_of_the_router_gets_the_token():

@@ -299,3 +299,53 @@ def test_with_tls_the_router_takes_its_certificate_from_the_mounted_secret_and_f
     second = put("..2")
     eventually(lambda: shown() == second, running.process.printed, 20)
     assert "forbidden" not in running.process.printed().lower()
+
+
+# As the control plane of the tests has it; what tokens are asked for is free.
+TOKEN_SETTINGS = {"token-issuer": "https://kubernetes.default.svc", "token-audience": "https://ml.example.com"}
+
+
+def keys(running):
+    """The keys that it checks tokens with, and what is wrong with their source."""
+    page = running.page("/debug/tokens").json()
+    return [key["alg"] for key in page["keys"]], page["problem"]
+
+
+def test_pods_score_with_the_tokens_of_their_accounts(cluster, router):
+    """The way of docs/tokens.md, with the API server as issuer."""
+    binding = ["--clusterrole=system:service-account-issuer-discovery", "--group=system:unauthenticated"]
+    cluster.kubectl("create", "clusterrolebinding", "token-keys", *binding)
+    asks = ["service/iris-blue", "--namespace", "models", "--overwrite", "scorefront.dev/auth-mode=aml_token"]
+    cluster.kubectl("annotate", *asks)
+    authority = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+    url = f"{cluster.server}/openid/v1/jwks"
+    running = router({**PLAIN, "settings": {**TOKEN_SETTINGS, "token-jwks-url": url, "token-jwks-ca": authority}})
+    eventually(lambda: is_ready(running), running.process.printed, 30)
+    assert keys(running) == (["ES256"], None)
+
+    def answer(*audience):
+        token = cluster.kubectl("create", "token", "default", "--namespace", "models", *audience).strip()
+        # Who gets in learns that there is no such deployment: no replica is asked.
+        headers = {"Authorization": f"Bearer {token}", "azureml-model-deployment": "green"}
+        got = requests.post(f"{running.url}/api/v1/endpoint/iris/score", data=b"{}", headers=headers, timeout=10)
+        return got.status_code, got.json()["error"]["message"]
+
+    assert answer("--audience=https://ml.example.com")[0] == 404
+    assert answer() == (401, "Unauthorized: the token's aud is not the audience that is asked for.")
+
+
+def test_keys_for_tokens_come_from_a_secret_with_the_right_that_the_chart_gives(cluster, router, nobody):
+    values = {**PLAIN, "settings": {**TOKEN_SETTINGS, "token-jwks-secret": f"{NAMESPACE}/token-keys"}}
+    cluster.install(values)
+    account = cluster.account()
+    right = {(verb, "", "secrets", "token-keys") for verb in ["get", "list", "watch"]}
+    assert cluster.rights(account, NAMESPACE) - cluster.rights(nobody, NAMESPACE) == right
+    data = {"jwks.json": cluster.kubectl("get", "--raw", "/openid/v1/jwks")}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token-keys", "namespace": NAMESPACE}}
+    cluster.kubectl("apply", "--filename", "-", stdin=json.dumps({**secret, "stringData": data}))
+    running = router(values)
+    eventually(lambda: is_ready(running), running.process.printed, 30)
+    assert keys(running) == (["ES256"], None)
+    cluster.kubectl("delete", "secret", "token-keys", "--namespace", NAMESPACE)
+    eventually(lambda: keys(running) == (["ES256"], "is not there"), lambda: f"{keys(running)}", 20)
+    assert "forbidden" not in running.process.printed().lower()

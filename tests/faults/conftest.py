@@ -1,4 +1,4 @@
-"""Routers that must come out of every fault as they were."""
+"""Routers that must come out of every fault as they were, and a network in which packets get lost."""
 
 import http.client
 import json
@@ -7,11 +7,14 @@ import time
 from dataclasses import dataclass
 
 import pytest
+from far import Far
 from support import manifests
 from support.process import eventually
 from support.router import Router
 
 ENDPOINT = "iris"
+# A router may grow by so much: pages of the allocator, not what a fault left behind.
+GROWTH_MAX = 64 << 20
 
 
 @dataclass
@@ -36,9 +39,14 @@ class Patient(Router):
         # Idle connections go soon, so that open descriptors are leaks.
         super().__init__(folder, [*objects], prefix=prefix, **({"upstream_idle_ms": 1000} | settings))
         self.base = self.descriptors()
+        self.memory_base = self.memory()
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.process.child.pid}/fd"))
+
+    def memory(self):
+        with open(f"/proc/{self.process.child.pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def ask(self, body=b"{}", patience=30):
         host, port = self.url.removeprefix("http://").split(":")
@@ -58,6 +66,8 @@ class Patient(Router):
         taken = {name: self.metric(f"scorefront_{name}") for name in gauges}
         # The scrape's own connection may still be open.
         taken["descriptors"] = max(0, self.descriptors() - self.base - 1)
+        grown = self.memory() - self.memory_base
+        taken["bytes"] = grown if grown > GROWTH_MAX else 0
         return {name: count for name, count in taken.items() if count}
 
     def comes_to_rest(self, seconds=10.0):
@@ -82,3 +92,11 @@ def patient(tmp_path):
     finally:
         codes = [router.process.stop() for router in running]
     assert codes == [0] * len(running), [router.process.printed() for router in running]
+
+
+@pytest.fixture
+def far():
+    """A second network, behind a link that can be cut."""
+    network = Far()
+    yield network
+    network.close()

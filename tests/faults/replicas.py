@@ -1,14 +1,15 @@
 """Replicas that follow a script: a function that is called with each connection, in a thread of its own."""
 
 import socket
+import struct
 import threading
 
 
 class Replica:
-    """Listens on a port of loopback that was free. Closed with `with`."""
+    """Listens on a port of loopback, or of another network. Closed with `with`."""
 
-    def __init__(self, script):
-        self.socket = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, script, far=None, port=0):
+        self.socket = far.does(lambda: listen(far.address, port)) if far else listen("127.0.0.1", port)
         self.place = self.socket.getsockname()
         self.script = script
         self.connections = []
@@ -43,6 +44,16 @@ class Replica:
             except OSError:
                 pass
         self.socket.close()
+
+
+def listen(address, port):
+    return socket.create_server((address, port))
+
+
+def vanish(connection):
+    """Ends it without a word to the other side, where a firewall drops the reset."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
 def take_request(connection):

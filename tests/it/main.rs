@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
 mod abandon;
+mod auth_failures;
 mod changes;
 mod cors;
 mod downgrade;
@@ -17,6 +18,7 @@ mod queueing;
 mod rates;
 mod regressions;
 mod replica_tls;
+mod requests_per_connection;
 mod retry;
 mod routing;
 mod shares;

@@ -1,61 +1,37 @@
 //! Tokens instead of keys: who gets in, and what becomes of it when the key set changes or goes away.
 
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+mod issuer;
+mod secrets;
+mod server;
+mod url;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use std::path::Path;
+use std::time::Duration;
+
+use scorefront::control::config::Config;
 use scorefront::testing::client::{Answer, request};
 use scorefront::testing::eventually;
 use scorefront::testing::replica::{ScriptedReplica, ok};
 use scorefront::testing::router::Router;
 use scorefront::testing::world::World;
 
-struct Issuer(EcdsaKeyPair);
+use issuer::Issuer;
 
-impl Issuer {
-    fn new() -> Self {
-        Self(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
-    }
-
-    /// Puts its key set there, as a whole.
-    fn publish(&self, path: &Path) {
-        let (x, y) = self.0.public_key().as_ref()[1..].split_at(32);
-        let key = serde_json::json!({"kty": "EC", "kid": "a", "crv": "P-256", "x": base64url(x), "y": base64url(y)});
-        std::fs::write(path.with_extension("draft"), serde_json::json!({ "keys": [key] }).to_string()).unwrap();
-        std::fs::rename(path.with_extension("draft"), path).unwrap();
-    }
-
-    /// A token for an endpoint that expires in so many seconds.
-    fn token(&self, endpoint: &str, seconds: i64) -> String {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        let exp = now.saturating_add_signed(seconds);
-        let claims = serde_json::json!({"iss": "https://issuer", "aud": ["scoring"], "exp": exp, "endpoint": endpoint});
-        let signed =
-            format!("{}.{}", base64url(br#"{"alg":"ES256","kid":"a"}"#), base64url(claims.to_string().as_bytes()));
-        let signature = self.0.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
-        format!("{signed}.{}", base64url(signature.as_ref()))
-    }
-}
-
-fn base64url(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let bits: Vec<u8> = bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).collect();
-    let value = |six: &[u8]| six.iter().chain(&[0; 6]).take(6).fold(0, |value, bit| value << 1 | usize::from(*bit));
-    bits.chunks(6).map(|six| char::from(DIGITS[value(six)])).collect()
-}
-
-async fn start(world: &World, path: &Path, stale_max: Duration) -> Router {
-    let path = path.to_owned();
+/// A router that trusts [`Issuer`] for as long as this, with keys from where `change` says.
+async fn start_with(world: &World, stale_max: Duration, change: impl FnOnce(&mut Config)) -> Router {
     Router::start_with(world, move |config| {
-        config.token_jwks = Some(path);
         let rules = &mut config.limits.tokens;
         rules.issuer = "https://issuer".to_owned();
         rules.audiences = vec!["scoring".to_owned()];
         rules.endpoint_claim = Some("endpoint".to_owned());
         rules.stale_max = stale_max;
+        change(config);
     })
     .await
+}
+
+async fn start(world: &World, path: &Path, stale_max: Duration) -> Router {
+    start_with(world, stale_max, |config| config.tokens.file = Some(path.to_owned())).await
 }
 
 async fn ask(router: &Router, credential: &str) -> Answer {
@@ -67,6 +43,13 @@ async fn world() -> (ScriptedReplica, World) {
     let replica = ScriptedReplica::start(|_| ok("in")).await;
     let world = World::new().deployment("blue", &[("auth-mode", "aml_token")], &[replica.address]);
     (replica, world)
+}
+
+/// What is wrong with the source of the keys.
+async fn problem(router: &Router) -> String {
+    let (_, page) = router.admin("/debug/tokens").await;
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    page["problem"].as_str().unwrap_or_default().to_owned()
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -131,7 +114,7 @@ async fn keys_that_never_came_or_are_too_old_let_nobody_in() {
     let token = issuer.token("iris", 600);
     let got = ask(&router, &token).await;
     assert_eq!((got.status, got.error("message").as_str()), (401, "Unauthorized. The router cannot check tokens now."));
-    assert!(router.log(1).await[0]["ErrorDetail"].as_str().unwrap().contains("token-jwks could not be read"));
+    assert!(router.log(1).await[0]["ErrorDetail"].as_str().unwrap().contains("no key set for tokens could be read"));
     issuer.publish(&path);
     eventually("the keys are there", async || ask(&router, &token).await.status == 200).await;
     std::fs::remove_file(&path).unwrap();

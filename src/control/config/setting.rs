@@ -134,11 +134,16 @@ impl Setting {
             ("namespace", _) => "all".to_owned(),
             ("kubeconfig", _) => "what kubectl uses, else the service account of the pod".to_owned(),
             ("state-file" | "state-key-file", _) => "none".to_owned(),
-            ("client-ca" | "token-jwks" | "token-issuer" | "token-endpoint-claim", Shown::Text(text))
-                if text.is_empty() =>
-            {
-                "none".to_owned()
-            }
+            ("token-jwks-ca", _) => "those of the system".to_owned(),
+            (
+                "client-ca"
+                | "token-jwks"
+                | "token-jwks-url"
+                | "token-jwks-secret"
+                | "token-issuer"
+                | "token-endpoint-claim",
+                Shown::Text(text),
+            ) if text.is_empty() => "none".to_owned(),
             (_, Shown::Number(number)) => number.to_string(),
             (_, Shown::Switch(on)) => on.to_string(),
             (_, Shown::Text(text)) => text,

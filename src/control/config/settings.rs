@@ -8,6 +8,7 @@ use super::rows::{millis, number, switch};
 pub use super::setting::{Group, Setting};
 
 mod addresses;
+mod failures;
 mod limits;
 mod state;
 mod tls;
@@ -40,10 +41,17 @@ pub const SETTINGS: &[Setting] = &[
         limits.tls_handshakes_max,
         "Handshakes under way at a time; further ones wait."
     ),
+    tls::HANDSHAKES_PER_ADDRESS,
     tls::REDIRECT,
     tls::CLIENT_CA,
     tls::CLIENT_AUTH,
     tokens::JWKS,
+    tokens::URL,
+    tokens::CA,
+    tokens::INTERVAL,
+    tokens::INTERVAL_MIN,
+    tokens::TIMEOUT,
+    tokens::SECRET,
     tokens::ISSUER,
     tokens::AUDIENCE,
     tokens::ENDPOINT_CLAIM,
@@ -93,6 +101,11 @@ pub const SETTINGS: &[Setting] = &[
         "Client connections at a time; more are turned away."
     ),
     addresses::CONNECTIONS_MAX,
+    addresses::REQUESTS_MAX,
+    failures::FREE,
+    failures::DELAY_MAX,
+    failures::HELD_MAX,
+    failures::ADDRESSES_MAX,
     number!(
         "max-streams",
         Clients,
@@ -237,4 +250,5 @@ pub const SETTINGS: &[Setting] = &[
     limits::SHARE,
     limits::BODY_RATE,
     limits::ANSWER_RATE,
+    limits::IDLE_FRAMES,
 ];

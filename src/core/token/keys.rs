@@ -79,6 +79,11 @@ impl KeySet {
         self.keys.len()
     }
 
+    /// The algorithm of each key, and its name.
+    pub fn names(&self) -> impl Iterator<Item = (&'static str, Option<&str>)> {
+        self.keys.iter().map(|key| (key.algorithm.word(), key.kid.as_deref()))
+    }
+
     /// The one key that the token may have been signed with.
     pub(super) fn choose(&self, algorithm: Algorithm, kid: Option<&str>) -> Option<&ParsedPublicKey> {
         let is_meant = |key: &&Key| key.algorithm == algorithm && (kid.is_none() || key.kid.as_deref() == kid);
@@ -98,7 +103,8 @@ fn read_public(jwk: &Members) -> Option<Vec<Key>> {
     let kid = text("kid")?.map(str::to_owned);
     let is_for_signatures = text("use")?.is_none_or(|word| word == "sig")
         && jwk.get("key_ops").is_none_or(|operations| operations.names(|word| word == "verify"));
-    if !is_for_signatures {
+    // Whoever could read the set could sign with a key whose private half is in it.
+    if !is_for_signatures || jwk.contains_key("d") {
         return None;
     }
     let only = text("alg")?;

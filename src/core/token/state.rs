@@ -1,13 +1,17 @@
 //! The key set in use, shared by all workers, and how old it is.
 //!
 //! Owner: `control::tokens` writes, `data::auth` and the metrics read.
-//! Holds: without keys, or with keys that could not be read again for too long, no token is accepted.
+//! Holds: without keys, or with keys that could not be read again for too long, no token is accepted. A token whose key
+//! is not known is refused at once; that it came is remembered, and whoever reads the keys is woken once.
 
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 
 use super::{Fault, KeySet, Rules, verify};
 use crate::core::count::Counter;
@@ -17,10 +21,46 @@ use crate::core::count::Counter;
 pub struct TokenState {
     keys: ArcSwapOption<KeySet>,
     confirmed_us: AtomicU64,
+    /// Where keys come from, and what is wrong there.
+    pub report: Mutex<Report>,
     /// Times that another key set was taken up, the first one not counted.
     pub renewals: Counter,
     /// Times that the source was looked at and had no usable key set.
     pub failures: Counter,
+    /// Fetches from a URL.
+    pub fetches: FetchCounts,
+    wanted: Wanted,
+}
+
+/// What operators are told of the source of the keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The setting and its value; empty where none is set.
+    pub source: String,
+    /// How long keys count after it could last be read.
+    pub stale_max: Option<Duration>,
+    /// Why what is there now is not in use; `None` where it is.
+    pub problem: Option<String>,
+}
+
+/// Fetches that are over, by what they brought, and what they were for.
+#[derive(Debug, Default)]
+pub struct FetchCounts {
+    /// Another key set.
+    pub changed: Counter,
+    /// The one that was in use.
+    pub unchanged: Counter,
+    /// None that is of use.
+    pub failed: Counter,
+    /// Those that came early because of a token with an unknown key.
+    pub early: Counter,
+}
+
+/// Whether a token with an unknown key came, and who waits for that.
+#[derive(Debug, Default)]
+struct Wanted {
+    is_set: AtomicBool,
+    waiting: Mutex<Option<Waker>>,
 }
 
 impl TokenState {
@@ -41,6 +81,11 @@ impl TokenState {
     pub fn in_use(&self, now_us: u64) -> Option<(usize, Duration)> {
         let usable = self.keys.load().as_ref()?.usable();
         Some((usable, self.age(now_us)))
+    }
+
+    /// The keys in use.
+    pub fn keys(&self) -> Option<Arc<KeySet>> {
+        self.keys.load_full()
     }
 
     fn age(&self, now_us: u64) -> Duration {
@@ -66,6 +111,38 @@ impl TokenState {
         if self.age(now_us) > rules.stale_max {
             return Err(Fault::StaleKeys);
         }
-        verify(token, keys, rules, endpoint, now)
+        let verdict = verify(token, keys, rules, endpoint, now);
+        if verdict == Err(Fault::UnknownKey) {
+            self.wanted.set();
+        }
+        verdict
+    }
+
+    /// Waits until a token with an unknown key came since this was last done. For one who waits.
+    pub async fn wanted(&self) {
+        poll_fn(|context| {
+            *self.wanted.waiting.lock() = Some(context.waker().clone());
+            // After the waker is there: whoever sets this now finds it.
+            if self.wanted.is_set.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// What tokens wanted until now has been read.
+    pub fn satisfy(&self) {
+        self.wanted.is_set.store(false, Ordering::Release);
+    }
+}
+
+impl Wanted {
+    /// However many tokens come, one of them pays for more than a look.
+    fn set(&self) {
+        if self.is_set.load(Ordering::Relaxed) || self.is_set.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let waker = self.waiting.lock().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Tokens that were really signed, and what is done to them.
 
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::Wake;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::hmac;
@@ -230,7 +232,10 @@ fn keys_of_the_wrong_kind_are_passed_over_and_a_set_without_any_is_refused() {
         change(rsa.clone(), "e", json!(encode(&[4]))),
         change(rsa.clone(), "e", json!("")),
         change(rsa.clone(), "n", json!("a+b")),
-        change(rsa, "kty", json!("oct")),
+        change(rsa.clone(), "kty", json!("oct")),
+        // Its private half is there for everybody.
+        change(rsa, "d", json!("AQAB")),
+        change(ec.clone(), "d", json!("AQAB")),
         change(ec.clone(), "crv", json!("P-384")),
         change(ec.clone(), "crv", json!("secp256k1")),
         change(ec.clone(), "x", ec["y"].clone()),
@@ -301,5 +306,48 @@ proptest! {
         token[bit / 8] ^= 1 << (bit % 8);
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
         prop_assert!(verify(&token, &keys, &rules(), "iris", at).is_err());
+    }
+}
+
+#[test]
+fn a_token_with_an_unknown_key_wakes_who_reads_the_keys_once() {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    let (signer, state, rules) = (Signer::new(), TokenState::default(), rules());
+    state.take(signer.set(), 0);
+    let ask = |header: &str| {
+        let now = (SystemTime::UNIX_EPOCH + Duration::from_secs(NOW), 0);
+        state.verify(signer.sign(header, &claims().to_string()).as_bytes(), &rules, "iris", now)
+    };
+    let is_wanted = || pin!(state.wanted()).poll(&mut Context::from_waker(Waker::noop()));
+    assert_eq!(ask(r#"{"alg":"ES256","kid":"e"}"#), Ok(()));
+    assert_eq!(is_wanted(), Poll::Pending);
+    for _ in 0..3 {
+        assert_eq!(ask(r#"{"alg":"ES256","kid":"new"}"#), Err(Fault::UnknownKey));
+    }
+    assert_eq!((is_wanted(), is_wanted()), (Poll::Ready(()), Poll::Pending));
+    assert_eq!(ask(r#"{"alg":"ES256","kid":"new"}"#), Err(Fault::UnknownKey));
+    state.satisfy();
+    assert_eq!(is_wanted(), Poll::Pending);
+    // One who waits already is woken.
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let mut waiting = pin!(state.wanted());
+    assert_eq!(waiting.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Pending);
+    for _ in 0..3 {
+        assert_eq!(ask(r#"{"alg":"ES256","kid":"new"}"#), Err(Fault::UnknownKey));
+    }
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    assert_eq!(waiting.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Ready(()));
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -43,6 +43,7 @@ fn write_connections(page: &mut Page<'_>, vitals: &Vitals, limits: &Limits) -> f
     page.single(table::ACCEPTED, connections.accepted.read())?;
     page.single(table::REFUSED, connections.refused.read())?;
     page.single(table::CROWDED, connections.crowded.read())?;
+    page.single(table::USED_UP, connections.used_up.read())?;
     page.single(table::LINGERING, connections.lingering.load(Ordering::Relaxed) as u64)?;
     page.single(table::LINGERING_CUT, connections.lingering_cut.read())?;
     page.metric(table::SLOW_CLIENTS, |series| {
@@ -50,6 +51,7 @@ fn write_connections(page: &mut Page<'_>, vitals: &Vitals, limits: &Limits) -> f
         series.count(&["answer"], connections.slow_readers.read())
     })?;
     page.single(table::PROXY_HEADERS_WRONG, connections.proxy_headers_wrong.read())?;
+    page.single(table::FLOODED, connections.flooded.read())?;
     page.single(table::ACCEPT_ERRORS, connections.accept_errors.read())?;
     page.single(table::UPSTREAM_OPENED, connections.upstream_opened.read())?;
     page.single(table::UPSTREAM_REUSED, connections.upstream_reused.read())

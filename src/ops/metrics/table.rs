@@ -130,6 +130,8 @@ metrics! {
         "Client connections turned away at the limit";
     CROWDED = Counter "scorefront_connections_refused_per_address_total" &[],
         "Client connections turned away because their address had as many as max-connections-per-address allows";
+    USED_UP = Counter "scorefront_connections_used_up_total" &[],
+        "Client connections ended because they had as many requests as max-requests-per-connection allows";
     LINGERING = Gauge "scorefront_lingering_clients" &[],
         "Clients whose refused requests are read over, so that they see the answer";
     LINGERING_CUT = Counter "scorefront_lingering_clients_cut_total" &[],
@@ -138,6 +140,8 @@ metrics! {
         "Clients cut off because they were too slow: body (they sent it silently or below min-body-bytes-per-second), answer (they took it so, min-answer-bytes-per-second)";
     PROXY_HEADERS_WRONG = Counter "scorefront_proxy_protocol_errors_total" &[],
         "Connections of trusted proxies that were closed because they did not begin with a PROXY header (proxy-protocol)";
+    FLOODED = Counter "scorefront_http2_floods_total" &[],
+        "Client connections ended because of more HTTP/2 frames that move nothing than max-idle-frames allows";
     ACCEPT_ERRORS = Counter "scorefront_accept_errors_total" &[],
         "Accepts that failed, for example without file descriptors";
     UPSTREAM_OPENED = Counter "scorefront_upstream_connections_opened_total" &[],
@@ -173,7 +177,7 @@ metrics! {
     BUILD = Info "scorefront_build_info" &["version", "commit"],
         "What is running";
     TLS_HANDSHAKES = Counter "scorefront_tls_handshakes_total" &["result"],
-        "TLS handshakes that are over: full, resumed, failed, timed_out, crowded_out (waited for others and never began)";
+        "TLS handshakes that are over: full, resumed, failed, timed_out, crowded_out (waited for others and never began), crowded_address (its address had as many as it may have)";
     TLS_HANDSHAKES_OPEN = Gauge "scorefront_tls_open_handshakes" &[],
         "TLS handshakes under way";
     TLS_HANDSHAKES_LIMIT = Gauge "scorefront_tls_open_handshakes_limit" &[],
@@ -189,11 +193,27 @@ metrics! {
     TOKEN_KEYS = Gauge "scorefront_token_keys" &[],
         "Public keys in use for tokens; one that is good for two algorithms counts twice";
     TOKEN_KEYS_AGE = Gauge "scorefront_token_keys_age_seconds" &[],
-        "Time since token-jwks could last be read; absent where it never could";
+        "Time since the source of these keys could last be read; absent where it never could";
+    TOKEN_KEYS_AGE_LIMIT = Gauge "scorefront_token_keys_age_limit_seconds" &[],
+        "Age above which no token is accepted (token-stale-max-ms); absent where no source is set";
     TOKEN_KEYS_RENEWALS = Counter "scorefront_token_keys_renewals_total" &[],
         "Times that another key set was taken up";
     TOKEN_KEYS_FAILURES = Counter "scorefront_token_keys_failures_total" &[],
-        "Looks at token-jwks that found no usable key set";
+        "Looks at that source that found no usable key set";
+    TOKEN_KEYS_FETCHES = Counter "scorefront_token_keys_fetches_total" &["result"],
+        "Fetches from token-jwks-url that are over: changed, unchanged, failed";
+    TOKEN_KEYS_EARLY = Counter "scorefront_token_keys_early_fetches_total" &[],
+        "Fetches that came early because of a token with an unknown key";
+    AUTH_LATE = Counter "scorefront_auth_failures_late_total" &[],
+        "Failed attempts that were answered late (auth-failures-free); those refused with 429 instead are counted by outcome";
+    AUTH_HELD = Gauge "scorefront_auth_answers_held" &[],
+        "Answers to failed attempts that are held back";
+    AUTH_HELD_LIMIT = Gauge "scorefront_auth_answers_held_limit" &[],
+        "Most answers that may be held back (max-held-auth-answers)";
+    AUTH_ADDRESSES = Gauge "scorefront_auth_failure_addresses" &[],
+        "Client addresses with failed attempts that are not forgiven yet";
+    AUTH_ADDRESSES_LIMIT = Gauge "scorefront_auth_failure_addresses_limit" &[],
+        "Most of those that are remembered (max-auth-failure-addresses, rounded up to eights)";
     REPLAY_BYTES = Gauge "scorefront_replay_bytes" &[],
         "What is kept of request bodies for another attempt, of all requests";
     REPLAY_BYTES_LIMIT = Gauge "scorefront_replay_bytes_limit" &[],

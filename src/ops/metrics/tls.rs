@@ -17,7 +17,8 @@ pub(super) fn write(page: &mut Page<'_>, vitals: &Vitals, limits: &Limits) -> fm
         series.count(&["resumed"], handshakes.resumed.read())?;
         series.count(&["failed"], handshakes.failed.read())?;
         series.count(&["timed_out"], handshakes.timed_out.read())?;
-        series.count(&["crowded_out"], handshakes.crowded_out.read())
+        series.count(&["crowded_out"], handshakes.crowded_out.read())?;
+        series.count(&["crowded_address"], handshakes.crowded_address.read())
     })?;
     page.single(table::TLS_HANDSHAKES_OPEN, handshakes.open.load(Ordering::Relaxed) as u64)?;
     page.single(table::TLS_HANDSHAKES_LIMIT, limits.tls_handshakes_max as u64)?;

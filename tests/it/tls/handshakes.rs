@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use scorefront::control::config::Config;
 use scorefront::testing::client::{Client, score};
 use scorefront::testing::eventually;
 use scorefront::testing::router::Router;
@@ -10,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::echo;
-use super::peer::{Authority, ECDSA, connect, connect_as, start};
+use super::peer::{Authority, ECDSA, connect, connect_as, shake_hands_as, start};
 
 async fn handshakes(router: &Router, result: &str) -> f64 {
     router.metric(&format!("scorefront_tls_handshakes_total{{result=\"{result}\"}}")).await
@@ -42,7 +43,7 @@ async fn no_more_handshakes_than_allowed_are_under_way_and_the_next_waits_for_it
     let (_replica, world) = echo().await;
     let authority = Authority::new();
     let pair = authority.write("own", &authority.issue(&["models.test"], ECDSA));
-    let change = |config: &mut scorefront::control::config::Config| {
+    let change = |config: &mut Config| {
         config.limits.tls_handshakes_max = 1;
         config.limits.tls_handshake_timeout = Duration::from_millis(700);
     };
@@ -135,4 +136,106 @@ async fn a_handshake_under_way_does_not_hold_up_the_drain() {
     eventually("a handshake is under way", async || router.metric("scorefront_tls_open_handshakes").await == 1.0).await;
     router.drain().await;
     drop(silent);
+}
+
+/// Trusted proxies name their clients in PROXY headers.
+fn require_headers(config: &mut Config) {
+    config.limits.proxy_protocol = true;
+    config.limits.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+}
+
+/// A connection for this client, before its handshake.
+async fn begin(router: &Router, client: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(router.tls()).await.unwrap();
+    let header = format!("PROXY TCP4 {client} 198.51.100.1 51000 443\r\n");
+    socket.write_all(header.as_bytes()).await.unwrap();
+    socket
+}
+
+#[tokio::test]
+async fn an_address_with_too_many_handshakes_gets_no_further_one_and_others_do() {
+    let (_replica, world) = echo().await;
+    let authority = Authority::new();
+    let pair = authority.write("own", &authority.issue(&["models.test"], ECDSA));
+    let router = start(&world, &[pair], |config| {
+        require_headers(config);
+        config.limits.tls_handshakes_per_address_max = 2;
+        config.limits.tls_handshake_timeout = Duration::from_secs(300);
+    })
+    .await;
+    let open = async || router.metric("scorefront_tls_open_handshakes").await;
+    let silent = [begin(&router, "192.0.2.1").await, begin(&router, "192.0.2.1").await];
+    eventually("both are under way", async || open().await == 2.0).await;
+    let config = Arc::new(authority.plain_client());
+    let shake_hands = async |client| {
+        let socket = begin(&router, client).await;
+        shake_hands_as(socket, "models.test", config.clone()).await
+    };
+    shake_hands("192.0.2.1").await.unwrap_err();
+    assert_eq!(handshakes(&router, "crowded_address").await, 1.0);
+    let other = shake_hands("192.0.2.2").await.unwrap();
+    assert_eq!(Client::over(other).ask(score("x")).await.status, 200);
+    drop(silent);
+    eventually("the places are free again", async || open().await == 0.0).await;
+    let mut all = Vec::new();
+    for _ in 0..4 {
+        // Those whose handshake is over do not count.
+        let mut client = Client::over(shake_hands("192.0.2.1").await.unwrap());
+        assert_eq!(client.ask(score("x")).await.status, 200);
+        all.push(client);
+    }
+    router.drain().await;
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_may_have_any_number_of_handshakes() {
+    let (_replica, world) = echo().await;
+    let authority = Authority::new();
+    let pair = authority.write("own", &authority.issue(&["models.test"], ECDSA));
+    let router = start(&world, &[pair], |config| {
+        config.limits.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+        config.limits.tls_handshakes_per_address_max = 1;
+    })
+    .await;
+    let silent = [TcpStream::connect(router.tls()).await.unwrap(), TcpStream::connect(router.tls()).await.unwrap()];
+    eventually("both are under way", async || router.metric("scorefront_tls_open_handshakes").await == 2.0).await;
+    let stream = connect(router.tls(), "models.test", authority.plain_client()).await.unwrap();
+    assert_eq!(Client::over(stream).ask(score("x")).await.status, 200);
+    assert_eq!(handshakes(&router, "crowded_address").await, 0.0);
+    drop(silent);
+    router.drain().await;
+}
+
+#[tokio::test]
+async fn an_address_has_no_more_connections_with_tls_than_without() {
+    let (_replica, world) = echo().await;
+    let authority = Authority::new();
+    let pair = authority.write("own", &authority.issue(&["models.test"], ECDSA));
+    let router = start(&world, &[pair], |config| {
+        require_headers(config);
+        config.limits.connections_per_address_max = 2;
+    })
+    .await;
+    let config = Arc::new(authority.plain_client());
+    let connect = async |client| {
+        let socket = begin(&router, client).await;
+        shake_hands_as(socket, "models.test", config.clone()).await.map(Client::over)
+    };
+    let mut one = connect("192.0.2.1").await.unwrap();
+    assert_eq!(one.ask(score("x")).await.status, 200);
+    // The listeners share the count.
+    let mut plain = router.client().await;
+    plain.send([b"PROXY TCP4 192.0.2.1 198.51.100.1 51000 80\r\n", score("x").as_bytes()].concat()).await;
+    assert_eq!(plain.answer().await.status, 200);
+    assert!(connect("192.0.2.1").await.is_err(), "a third one gets no handshake");
+    assert_eq!(router.metric("scorefront_connections_refused_per_address_total").await, 1.0);
+    assert_eq!((handshakes(&router, "full").await, handshakes(&router, "failed").await), (1.0, 0.0));
+    assert_eq!(connect("192.0.2.2").await.unwrap().ask(score("x")).await.status, 200);
+    drop(one);
+    eventually("the place is free again", async || match connect("192.0.2.1").await {
+        Ok(mut next) => next.try_send(score("x")).await && next.try_answer().await.is_some_and(|got| got.status == 200),
+        Err(_) => false,
+    })
+    .await;
+    router.drain().await;
 }

@@ -168,7 +168,7 @@ pub(crate) async fn shake_hands(
     shake_hands_as(socket, name, Arc::new(config)).await
 }
 
-async fn shake_hands_as(
+pub(crate) async fn shake_hands_as(
     socket: TcpStream,
     name: &str,
     config: Arc<ClientConfig>,

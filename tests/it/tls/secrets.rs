@@ -33,13 +33,7 @@ fn as_azure(name: &str, issued: &Issued) -> Value {
 /// Points a router at this API server and these Secrets.
 fn watch<'a>(api: &FakeApi, authority: &Authority, secrets: &'a [&'a str]) -> impl FnOnce(&mut Config) + 'a {
     let kubeconfig = authority.path("kubeconfig");
-    let text = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": api.config().cluster_url.to_string()}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        "users": [{"name": "test", "user": {}}],
-    });
-    std::fs::write(&kubeconfig, text.to_string()).unwrap();
+    std::fs::write(&kubeconfig, api.kubeconfig()).unwrap();
     move |config| {
         config.sources = vec![Source::Kubernetes];
         config.namespaces = vec!["models".to_owned()];

@@ -32,19 +32,16 @@ class Router:
         self.access_log = Path(folder) / "access.log"
         self.url = f"http://127.0.0.1:{free_port()}"
         self.admin_url = f"http://127.0.0.1:{free_port()}"
-        arguments = [
-            binary(),
-            "serve",
-            "--listen",
-            self.url.removeprefix("http://"),
-            "--admin",
-            self.admin_url.removeprefix("http://"),
-            "--source",
-            f"manifests:{source}",
-            "--access-log",
-            self.access_log,
-        ]
-        for name, value in ({"workers": 2, "drain_grace_ms": 100} | settings).items():
+        usual = {
+            "listen": self.url.removeprefix("http://"),
+            "admin": self.admin_url.removeprefix("http://"),
+            "source": f"manifests:{source}",
+            "access_log": self.access_log,
+            "workers": 2,
+            "drain_grace_ms": 100,
+        }
+        arguments = [binary(), "serve"]
+        for name, value in (usual | settings).items():
             arguments += [f"--{name.replace('_', '-')}", value]
         if descriptors:
             arguments = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *arguments]

@@ -1,4 +1,4 @@
-//! The rows about who a client is, by its address, and what one address may do.
+//! The rows about who a client is, by its address, and what one address, or one connection of it, may do.
 
 use crate::control::config::rows::number;
 use crate::control::config::setting::{Group, Setting, Slot};
@@ -29,4 +29,13 @@ pub(super) const CONNECTIONS_MAX: Setting = number!(
     1_000_000,
     limits.connections_per_address_max,
     "Connections of one client address at a time; more are turned away. 0: no limit. An IPv6 /64 counts as one address. Trusted proxies may have any number; the clients that their PROXY headers name may not."
+);
+
+pub(super) const REQUESTS_MAX: Setting = number!(
+    "max-requests-per-connection",
+    Clients,
+    0,
+    1_000_000_000,
+    limits.requests_per_connection_max,
+    "Requests of one client connection. After the last one the client is told to open another: by Connection: close on the answer, with HTTP/2 by GOAWAY, after which what is on its way is still served. 0: no limit."
 );

@@ -86,3 +86,12 @@ pub(super) const ANSWER_RATE: Setting = number!(
     limits.answer_rate_min,
     "Slowest rate at which a client takes an answer that waits for it, with body-timeout-ms to spare; slower ones are cut off. Pauses of the model do not count. 0: any rate, as long as it takes something within body-timeout-ms."
 );
+
+pub(super) const IDLE_FRAMES: Setting = number!(
+    "max-idle-frames",
+    Clients,
+    100,
+    1_000_000,
+    limits.idle_frames_max,
+    "HTTP/2 frames that move nothing (such as PING, SETTINGS, PRIORITY, RST_STREAM, WINDOW_UPDATE, empty DATA) that a client may send on one connection. Requests, bodies that are taken and answers that are sent allow more; with too many the connection is ended."
+);

@@ -3,6 +3,7 @@
 use super::super::setting::{Group, Setting, Slot};
 use super::words::{parse_into, strings};
 use crate::control::config::Config;
+use crate::control::config::rows::number;
 use crate::core::facts::ObjectRef;
 use crate::core::limits::TlsVersion;
 
@@ -81,6 +82,15 @@ pub(super) const MIN_VERSION: Setting = Setting {
     },
 };
 
+pub(super) const HANDSHAKES_PER_ADDRESS: Setting = number!(
+    "tls-handshakes-per-address-max",
+    Tls,
+    0,
+    1_000_000,
+    limits.tls_handshakes_per_address_max,
+    "Handshakes of one client address under way or waiting at a time; connections with more are closed. 0: no limit. An IPv6 /64 counts as one address. Trusted proxies may have any number."
+);
+
 pub(super) const REDIRECT: Setting = Setting {
     key: "redirect-to-https",
     group: Group::Tls,
@@ -131,8 +141,17 @@ fn push_path(text: &str, put: impl FnOnce(std::path::PathBuf)) -> Result<(), Str
     Ok(())
 }
 
-/// Both parts become parts of a path of the API.
 fn push_secret(config: &mut Config, text: &str) -> Result<(), String> {
+    let secret = secret_of(text)?;
+    if config.tls.secrets.contains(&secret) {
+        return Err("is given twice".to_owned());
+    }
+    config.tls.secrets.push(secret);
+    Ok(())
+}
+
+/// Both parts become parts of a path of the API.
+pub(super) fn secret_of(text: &str) -> Result<ObjectRef, String> {
     let is_name = |part: &str, extra: &[u8], max: usize| {
         let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let ends = part.bytes().next().is_some_and(is_plain) && part.bytes().next_back().is_some_and(is_plain);
@@ -141,10 +160,5 @@ fn push_secret(config: &mut Config, text: &str) -> Result<(), String> {
     let parts =
         text.split_once('/').filter(|(namespace, name)| is_name(namespace, b"-", 63) && is_name(name, b"-.", 253));
     let (namespace, name) = parts.ok_or("is no name of a Secret")?;
-    let secret = ObjectRef::new(namespace, name);
-    if config.tls.secrets.contains(&secret) {
-        return Err("is given twice".to_owned());
-    }
-    config.tls.secrets.push(secret);
-    Ok(())
+    Ok(ObjectRef::new(namespace, name))
 }

@@ -1,6 +1,9 @@
 //! The settings of tokens.
 
 use crate::control::config::rows::millis;
+use std::path::Path;
+
+use super::tls::secret_of;
 use crate::control::config::setting::{Group, Setting, Slot};
 
 pub(super) const JWKS: Setting = Setting {
@@ -11,9 +14,83 @@ pub(super) const JWKS: Setting = Setting {
     slot: Slot::Text {
         form: "PATH",
         allowed: "the path of a file, or of a folder with jwks.json",
-        read: |config| config.token_jwks.as_deref().map(|path| path.display().to_string()).unwrap_or_default(),
+        read: |config| path_text(config.tokens.file.as_deref()),
         write: |config, text| {
-            config.token_jwks = Some(filled(text)?.into());
+            config.tokens.file = Some(filled(text)?.into());
+            Ok(())
+        },
+    },
+};
+
+pub(super) const URL: Setting = Setting {
+    key: "token-jwks-url",
+    group: Group::Tokens,
+    meaning: "Where that key set is fetched again and again, instead of token-jwks.",
+    slot: Slot::Text {
+        form: "URL",
+        allowed: "a URL with https; with http, one of a loopback address",
+        read: |config| config.tokens.url.as_ref().map(ToString::to_string).unwrap_or_default(),
+        write: |config, text| {
+            config.tokens.url = Some(text.parse().map_err(str::to_owned)?);
+            Ok(())
+        },
+    },
+};
+
+pub(super) const CA: Setting = Setting {
+    key: "token-jwks-ca",
+    group: Group::Tokens,
+    meaning: "Authorities that the server of token-jwks-url is checked against, read anew for each fetch; without it \
+              those of the system, of which the image has none.",
+    slot: Slot::Text {
+        form: "FILE",
+        allowed: "the path of a PEM file",
+        read: |config| path_text(config.tokens.ca.as_deref()),
+        write: |config, text| {
+            config.tokens.ca = Some(filled(text)?.into());
+            Ok(())
+        },
+    },
+};
+
+pub(super) const INTERVAL: Setting = millis!(
+    "token-jwks-interval-ms",
+    Tokens,
+    1000,
+    86_400_000,
+    tokens.interval,
+    "Longest time between two fetches from token-jwks-url. The server can shorten it with Cache-Control: max-age."
+);
+
+pub(super) const INTERVAL_MIN: Setting = millis!(
+    "token-jwks-interval-min-ms",
+    Tokens,
+    1000,
+    86_400_000,
+    tokens.interval_min,
+    "Shortest time from one fetch to one that the server's max-age, or a token with an unknown key, asks for."
+);
+
+pub(super) const TIMEOUT: Setting = millis!(
+    "token-jwks-timeout-ms",
+    Tokens,
+    100,
+    300_000,
+    tokens.timeout,
+    "Longest time that a fetch may take, from the look-up of the name to the last byte."
+);
+
+pub(super) const SECRET: Setting = Setting {
+    key: "token-jwks-secret",
+    group: Group::Tokens,
+    meaning: "Secret with that key set, as jwks.json or keys.json, instead of token-jwks. It is watched, and needs no \
+              more than get, list and watch on it.",
+    slot: Slot::Text {
+        form: "NS/NAME",
+        allowed: "the namespace and the name of a Secret, such as azureml/token-keys",
+        read: |config| config.tokens.secret.as_ref().map(ToString::to_string).unwrap_or_default(),
+        write: |config, text| {
+            config.tokens.secret = Some(secret_of(text)?);
             Ok(())
         },
     },
@@ -82,9 +159,13 @@ pub(super) const STALE_MAX: Setting = millis!(
     1000,
     2_592_000_000,
     limits.tokens.stale_max,
-    "How long keys count after token-jwks could last be read; then no token is accepted."
+    "How long keys count after their source could last be read; then no token is accepted."
 );
 
 fn filled(text: &str) -> Result<&str, String> {
     Some(text).filter(|text| !text.is_empty()).ok_or_else(|| "is empty".to_owned())
+}
+
+fn path_text(path: Option<&Path>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
 }
