@@ -5,8 +5,8 @@
 //! Holds: a round ends with the router as it was before: no request under way, no connection or file of the crowd.
 
 mod clients;
-mod good;
-mod replica;
+pub mod good;
+pub mod replica;
 mod verdict;
 
 use std::path::PathBuf;

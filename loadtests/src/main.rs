@@ -9,6 +9,7 @@ mod cluster;
 mod contenders;
 mod crowd;
 mod dice;
+mod fairness;
 mod floor;
 mod gauges;
 mod generator;
@@ -32,7 +33,7 @@ use clap::{Parser, Subcommand};
 
 use crate::report::Verdict;
 
-/// Scorefront beside its peers: waiting, speed, latency, churn, memory; and alone: crowd, soak.
+/// Scorefront beside its peers: waiting, speed, latency, churn, memory; and alone: crowd, fairness, soak.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Arguments {
@@ -54,6 +55,8 @@ enum Scenario {
     Memory(memory::Arguments),
     /// Good requests beside thousands of clients that are as slow as can be.
     Crowd(crowd::Arguments),
+    /// Good requests beside a flood to another endpoint, whose replicas are broken.
+    Fairness(fairness::Arguments),
     /// Mixed load for a long time, while everything around the router changes.
     Soak(soak::Arguments),
     /// The bare forwarder, as `speed` starts it.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
     let verdict = match Arguments::parse().scenario {
         Scenario::Waiting(arguments) => waiting::run(&arguments),
         Scenario::Crowd(arguments) => crowd::run(&arguments),
+        Scenario::Fairness(arguments) => fairness::run(&arguments),
         Scenario::Soak(arguments) => soak::run(&arguments),
         Scenario::Speed(arguments) => speed::run(&arguments),
         Scenario::Latency(arguments) => latency::run(&arguments),

@@ -124,10 +124,11 @@ fn watch(
     crowd: &Crowd,
 ) -> anyhow::Result<()> {
     let started = Instant::now();
-    let mut told = started;
+    let (mut told, mut details) = (started, 0);
     while started.elapsed() < arguments.length() && !crowd.thread.is_finished() {
         thread::sleep(Duration::from_millis(200));
         log.follow(account)?;
+        details = tell_new(account, details);
         if told.elapsed() > Duration::from_secs(60) {
             told = Instant::now();
             let (books, memory) = (account.books(), router.memory().context("the router has ended")?);
@@ -144,6 +145,15 @@ fn watch(
         }
     }
     Ok(())
+}
+
+/// Prints what has gone wrong since there were so many details; how many there are now.
+fn tell_new(account: &Account, told: usize) -> usize {
+    let details = account.details();
+    for detail in details.iter().skip(told) {
+        println!("{detail}");
+    }
+    details.len()
 }
 
 /// What is left when clients have gone.

@@ -115,6 +115,11 @@ impl Account {
         self.lock().clone()
     }
 
+    /// The first things that went wrong.
+    pub fn details(&self) -> Vec<String> {
+        self.lock().details.clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Books> {
         // Nothing is done under the lock that could leave it half done.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
@@ -187,7 +192,8 @@ impl Books {
             Saw::Part(status) => line.response_code == *status && outcome == "stream_broken",
             // It may have left a moment too late.
             Saw::Left => true,
-            Saw::Nothing(_) => false,
+            // An answer that breaks off is cut with a reset, which may overtake its first bytes.
+            Saw::Nothing(_) => outcome == "stream_broken",
         };
         if agrees {
             self.tallies.entry(line.outcome.clone()).or_default().clients += 1;
