@@ -8,7 +8,7 @@
 //! are not added up, so the way back is never longer than a minute and as many steps as there are delays.
 //!
 //! Holds: what is known of an address is one number, the moment at which all will be forgiven, so time alone makes it
-//! forget; the table has a fixed number of places, in sets of [`WAYS`], and a newcomer takes the place of whoever of its
+//! forget; the table has a fixed number of places, in sets of `WAYS`, and a newcomer takes the place of whoever of its
 //! set would be forgiven first, so those who fail most are the last to be forgotten. A client with IPv6 has a whole /64
 //! to itself and counts as one.
 
