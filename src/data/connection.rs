@@ -322,8 +322,9 @@ impl Watch {
 /// While memory is short, this part of that: idle connections give theirs back, those just used a moment later.
 const IDLE_PART: u32 = 20;
 
-/// How long a connection may be without an exchange. While memory is short that is not long. One with HTTP/2 that was asked to leave stays only for the last
-/// bytes of answers whose exchanges are over: at most the frame that did not fit into the client's window.
+/// How long a connection may be without an exchange. While memory is short that is not long. One with HTTP/2 that was
+/// asked to leave stays only for the last bytes of answers whose exchanges are over: at most the frame that did not fit
+/// into the client's window.
 fn idle_max(link: &Link) -> Duration {
     let limits = link.worker.limits();
     let leaves = link.is_http2() && (link.is_used_up() || link.worker.is_discouraging());

@@ -167,6 +167,8 @@ fn describe(error: &Error, tls: &ReplicaTls) -> String {
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             "its certificate has expired".to_owned()
         }
+        // rustls has no kind for it; it is the first mistake of everybody who makes certificates by hand. Should the name
+        // change, the message is a plainer one.
         Error::InvalidCertificate(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
             "its certificate is that of an authority (CA:TRUE), which no server may show".to_owned()
         }
