@@ -119,7 +119,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let dir = arguments.dir.canonicalize()?;
     let clients = arguments.clients as usize;
     // Each client, and the connection to a replica that two of three of them cause.
-    allow_open_files(2 * clients + 1000)?;
+    allow_open_files(clients + clients * 2 / 3 + 1000)?;
     let cores = Cores::divide()?;
     let deadlines = Deadlines::of(arguments.deadline);
     let (good_replica, crowd_replica) = (Replica::start(false)?, Replica::start(true)?);
