@@ -14,6 +14,7 @@ pub(crate) mod counted;
 pub(crate) mod entry;
 mod exchange;
 pub(crate) mod forward;
+pub(crate) mod gather;
 pub(crate) mod headers;
 pub(crate) mod kept;
 mod late;

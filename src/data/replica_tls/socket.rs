@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::data::gather::poll_write_all_of;
+
 /// See the head of the file.
 #[derive(Debug)]
 pub(crate) enum ReplicaSocket {
@@ -68,7 +70,7 @@ impl AsyncWrite for ReplicaSocket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Self::Plain(socket) => poll_write_all_of(Pin::new(socket), cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
