@@ -66,8 +66,12 @@ impl Series<'_> {
         self.sample(labels, |encoder| encoder.encode_gauge(&value))
     }
 
-    /// A histogram; `per_unit` of what was counted make one of the unit in the name.
+    /// A histogram, once it holds anything; `per_unit` of what was counted make one of the unit in the name. Of thousands of
+    /// deployments most idle, and their empty buckets would be most of the page.
     pub(super) fn histogram(&mut self, labels: &[&str], tally: &Tally, per_unit: f64) -> fmt::Result {
+        if tally.count() == 0 {
+            return Ok(());
+        }
         let bounds = tally.bounds.iter().map(|&bound| bound as f64 / per_unit).chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(tally.buckets.iter().copied()).collect();
         let sum = tally.sum as f64 / per_unit;

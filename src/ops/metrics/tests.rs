@@ -100,6 +100,19 @@ fn what_was_counted_on_all_workers_is_on_the_page() {
 }
 
 #[test]
+fn histograms_without_anything_in_them_are_left_out() {
+    let (snapshot, vitals, [blue, _]) = world();
+    blue.state.shard(1).queue.observe(7);
+    let text = page(&snapshot, &vitals, Format::Classic);
+    let histograms: HashSet<_> = text.lines().filter(|line| line.contains("_count{")).collect();
+    let queue = |form| {
+        format!("scorefront_queue_duration_seconds_count{{form=\"{form}\",endpoint=\"iris\",deployment=\"blue\"}} 1")
+    };
+    assert_eq!(histograms, HashSet::from([&*queue("endpoint"), &*queue("service")]));
+    assert!(text.contains("scorefront_retries_total{form=\"endpoint\",endpoint=\"iris\",deployment=\"green\"} 0\n"));
+}
+
+#[test]
 fn an_object_with_two_problems_is_one_invalid_object() {
     let (snapshot, vitals, _) = world();
     for field in ["a", "b"] {
