@@ -24,6 +24,7 @@ pub(crate) mod link;
 pub mod listen;
 pub(crate) mod mirror;
 pub(crate) mod paced;
+pub(crate) mod pause;
 pub(crate) mod pending;
 pub(crate) mod pool;
 pub(crate) mod proxied;

@@ -6,6 +6,7 @@
 //! The connection keeps it so that this is done after the answer went out, not before.
 
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Instant;
 
 use http::StatusCode;
@@ -124,6 +125,11 @@ impl Open {
     /// Nothing to record: that has been done.
     pub(crate) fn nothing() -> Self {
         Self(None)
+    }
+
+    /// Whether the answer has to wait for the client: see [`Link::holds_back`].
+    pub(crate) fn holds_back(&self, cx: &Context<'_>) -> bool {
+        self.0.as_ref().is_some_and(|ledger| ledger.link.holds_back(cx))
     }
 
     /// Changes what is recorded.

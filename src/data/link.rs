@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::ledger::Ledger;
+use super::pause::Pause;
 use super::tls::Secured;
 use super::worker::Worker;
 use crate::core::addresses::Place;
@@ -58,6 +59,8 @@ pub(crate) struct Link {
     patience_us: AtomicU64,
     /// The most that can be.
     grace_us: u64,
+    /// The answer, while the client has to take what it was given first.
+    pause: Pause,
     /// Whether the connection ends because the client takes too little of what is written.
     untaken: AtomicBool,
     /// Exchanges under way: more than one with HTTP/2.
@@ -98,6 +101,7 @@ impl Link {
             blocked_us: AtomicU64::new(0),
             patience_us: AtomicU64::new(grace_us),
             grace_us,
+            pause: Pause::default(),
             untaken: AtomicBool::new(false),
             exchanges: AtomicU64::new(0),
             requests: AtomicU64::new(0),
@@ -160,8 +164,19 @@ impl Link {
         drop(earlier);
     }
 
+    /// Whether the answer under way has to wait, because a write is waiting for the client: hyper would buffer more of it.
+    /// Whoever asks is woken when everything is out. With HTTP/2, windows see to that.
+    pub(crate) fn holds_back(&self, cx: &Context<'_>) -> bool {
+        let holds = self.blocked_us.load(Ordering::Relaxed) != 0 && !self.is_http2();
+        if holds {
+            self.pause.begin(cx);
+        }
+        holds
+    }
+
     /// Everything written so far is out.
     pub(crate) fn settle(&self) {
+        self.pause.end();
         if self.owes.load(Ordering::Relaxed) {
             drop(self.take_owed());
         }
