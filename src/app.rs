@@ -179,7 +179,9 @@ impl App {
         memory.abort();
         tokens.inspect(tokio::task::JoinHandle::abort);
         renewing.inspect(tokio::task::JoinHandle::abort);
-        self.access_log.flush(FLUSH);
+        if !self.access_log.flush(FLUSH) {
+            tracing::warn!(target: "scorefront::drain", "lines of the access log are lost at the end: its target takes none");
+        }
         end
     }
 }

@@ -184,10 +184,28 @@ pub struct ReplicaHandshakeCounts {
 pub struct LogCounts {
     /// Lines written.
     pub written: Counter,
-    /// Lines dropped because the writer could not keep up.
-    pub dropped: Counter,
+    /// Lines that were not written.
+    pub dropped: DroppedLines,
     /// Failed writes.
     pub errors: Counter,
+}
+
+/// Lines of the access log that were not written, by why.
+#[derive(Debug, Default)]
+pub struct DroppedLines {
+    /// The target took lines too slowly.
+    pub slow: Counter,
+    /// Writing failed for so long that the buffer was full.
+    pub failing: Counter,
+    /// There is no target: standard output was closed from the start.
+    pub nowhere: Counter,
+}
+
+impl DroppedLines {
+    /// For whatever reason.
+    pub fn read(&self) -> u64 {
+        self.slow.read() + self.failing.read() + self.nowhere.read()
+    }
 }
 
 /// Discovery.

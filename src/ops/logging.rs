@@ -221,6 +221,7 @@ impl Observer for Unheard {
     fn wrote(&self, _: u64) {}
     fn failed(&self, _: &io::Error, _: bool) {}
     fn recovered(&self) {}
+    fn not_reopened(&self, _: &io::Error) {}
 }
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ pub(crate) trait Observer: Send + 'static {
     fn failed(&self, error: &io::Error, first: bool);
     /// The target takes lines again.
     fn recovered(&self);
+    /// The target could not be opened anew; the old one goes on taking lines.
+    fn not_reopened(&self, error: &io::Error);
 }
 
 /// See the head of the file. Dropping it ends the writer after what it is at; [`Spool::flush`] first.

@@ -70,6 +70,11 @@ class Patient(Router):
         taken["bytes"] = grown if grown > GROWTH_MAX else 0
         return {name: count for name, count in taken.items() if count}
 
+    def ends_well(self):
+        self.comes_to_rest()
+        code = self.process.stop()
+        assert code == 0, f"ended with {code}:\n{self.process.printed()}"
+
     def comes_to_rest(self, seconds=10.0):
         eventually(lambda: not self.remains(), lambda: f"at rest; there remain {self.remains()}", seconds)
 
@@ -88,7 +93,8 @@ def patient(tmp_path):
     yield start
     try:
         for router in running:
-            router.comes_to_rest()
+            if router.process.child.poll() is None:
+                router.comes_to_rest()
     finally:
         codes = [router.process.stop() for router in running]
     assert codes == [0] * len(running), [router.process.printed() for router in running]

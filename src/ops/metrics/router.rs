@@ -30,7 +30,12 @@ pub(super) fn write(page: &mut Page<'_>, snapshot: &Snapshot, vitals: &Vitals, l
     write_discovery(page, vitals)?;
     write_state_file(page, vitals)?;
     page.single(table::LOG_WRITTEN, vitals.access_log.written.read())?;
-    page.single(table::LOG_DROPPED, vitals.access_log.dropped.read())?;
+    let dropped = &vitals.access_log.dropped;
+    page.metric(table::LOG_DROPPED, |series| {
+        series.count(&["slow"], dropped.slow.read())?;
+        series.count(&["failing"], dropped.failing.read())?;
+        series.count(&["nowhere"], dropped.nowhere.read())
+    })?;
     page.single(table::LOG_ERRORS, vitals.access_log.errors.read())?;
     page.single(table::DRAINING, u64::from(vitals.is_draining()))?;
     page.metric(table::BUILD, |series| series.info(&[env!("CARGO_PKG_VERSION"), env!("SCOREFRONT_COMMIT")]))

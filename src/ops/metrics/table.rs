@@ -168,8 +168,8 @@ metrics! {
         "Times that the state file could not be written, or was refused at the start";
     LOG_WRITTEN = Counter "scorefront_access_log_written_lines_total" &[],
         "Access log lines written";
-    LOG_DROPPED = Counter "scorefront_access_log_dropped_lines_total" &[],
-        "Access log lines dropped because the target was too slow or full";
+    LOG_DROPPED = Counter "scorefront_access_log_dropped_lines_total" &["reason"],
+        "Access log lines dropped: slow (the target took them too slowly), failing (it could not be written for too long), nowhere (standard output was closed from the start, or is /dev/null)";
     LOG_ERRORS = Counter "scorefront_access_log_errors_total" &[],
         "Failed writes of the access log";
     DRAINING = Gauge "scorefront_draining" &[],

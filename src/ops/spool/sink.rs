@@ -5,7 +5,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Something that takes bytes and can be opened anew.
@@ -27,6 +27,14 @@ impl Outlet {
     /// Standard output.
     pub(crate) fn stdout() -> io::Result<Self> {
         Ok(Self { file: io::stdout().as_fd().try_clone_to_owned()?.into(), path: None })
+    }
+
+    /// Whether what is written here is gone: also where the program was started with this stream closed, because then
+    /// the standard library has opened `/dev/null` in its place.
+    pub(crate) fn is_null(&self) -> bool {
+        let device = |metadata: std::fs::Metadata| metadata.file_type().is_char_device().then(|| metadata.rdev());
+        let null = std::fs::metadata("/dev/null").ok().and_then(device);
+        null.is_some() && self.file.metadata().ok().and_then(device) == null
     }
 
     /// Standard error.

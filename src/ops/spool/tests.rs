@@ -1,6 +1,7 @@
 //! The spool against sinks that take little, nothing, or fail.
 
 use std::collections::VecDeque;
+use std::path::Path;
 
 use super::*;
 
@@ -66,6 +67,10 @@ impl Observer for Heard {
 
     fn recovered(&self) {
         self.0.lock().1.push("recovered");
+    }
+
+    fn not_reopened(&self, _: &io::Error) {
+        self.0.lock().1.push("not reopened");
     }
 }
 
@@ -247,6 +252,16 @@ fn a_broken_pipe_is_told_once_and_does_not_spin() {
     assert!(say(&spool.lane(0), "lost"));
     assert!(!spool.flush(Duration::from_millis(300)));
     assert_eq!(*heard.0.lock(), (0, vec!["failed"]));
+}
+
+#[test]
+fn a_target_that_keeps_nothing_is_known() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (path, is_null) in [(Path::new("/dev/null"), true), (Path::new("/dev/full"), false), (directory.path(), false)]
+    {
+        let path = if path.is_dir() { &path.join("access.log") } else { path };
+        assert_eq!(Outlet::file(path).expect("opens").is_null(), is_null, "{}", path.display());
+    }
 }
 
 #[test]

@@ -86,8 +86,7 @@ impl<S: Sink, O: Observer> Writer<S, O> {
         match self.sink.reopen() {
             Ok(another) => another,
             Err(error) => {
-                // The old file is still open and goes on taking lines.
-                self.observer.failed(&error, true);
+                self.observer.not_reopened(&error);
                 false
             }
         }
