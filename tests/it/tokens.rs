@@ -3,6 +3,7 @@
 mod issuer;
 mod secrets;
 mod server;
+mod subjects;
 mod url;
 
 use std::path::Path;
