@@ -24,6 +24,7 @@ use crate::control::config::{self, Config};
 use crate::control::discovery::{self, Discovery, Source};
 use crate::control::state_file::StateFile;
 use crate::control::tokens;
+use crate::core::assemble::Router;
 use crate::core::facts::{ObjectRef, Problem};
 use crate::core::snapshot::Snapshot;
 use crate::core::vitals::Vitals;
@@ -341,7 +342,13 @@ async fn discovery(config: &Config) -> anyhow::Result<Discovery> {
             (config::Source::Kubernetes, Some(file)) => Source::Cluster(Box::new(read_kubeconfig(file).await?)),
         });
     }
-    Ok(Discovery { sources, namespaces: config.namespaces.clone(), workers: config.workers, state_file: None })
+    Ok(Discovery {
+        sources,
+        namespaces: config.namespaces.clone(),
+        workers: config.workers,
+        router: Router { takes_tokens: config.tokens.has_source(), body_bytes_max: config.limits.body_bytes_max },
+        state_file: None,
+    })
 }
 
 async fn read_kubeconfig(file: &Path) -> anyhow::Result<kube::Config> {

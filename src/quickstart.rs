@@ -100,6 +100,7 @@ mod tests {
             }],
             namespaces: Vec::new(),
             workers: 1,
+            router: Default::default(),
             state_file: None,
         };
         let patience = std::time::Duration::from_secs(10);

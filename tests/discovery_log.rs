@@ -116,7 +116,13 @@ async fn a_restored_world_is_told_with_its_age_and_so_is_its_end() {
             key_file: None,
         };
         let (sources, namespaces) = (vec![cluster(api)], vec![]);
-        Running::start_as(Discovery { sources, namespaces, workers: 1, state_file: Some(file) })
+        Running::start_as(Discovery {
+            sources,
+            namespaces,
+            workers: 1,
+            router: Default::default(),
+            state_file: Some(file),
+        })
     };
     let api = FakeApi::start().await;
     api.apply([mk_service("ml/blue", "iris/blue")]);

@@ -5,6 +5,7 @@ pub mod core {
     pub mod balance;
     pub mod cors;
     pub mod count;
+    pub mod debts;
     pub mod dice;
     pub mod facts;
     pub mod gate;
@@ -19,6 +20,7 @@ pub mod core {
     pub mod snapshot;
     pub mod split;
     pub mod state;
+    pub mod subjects;
     mod sync;
 }
 

@@ -18,6 +18,7 @@ use super::manifests::{self, Namespaces};
 use super::objects::Kind;
 use super::publish::{BACKLOG, Cover, Publisher, Update};
 use super::state_file::{Keeper, Origin, StateFile};
+use crate::core::assemble::Router;
 use crate::core::facts::Problem;
 use crate::core::snapshot::Snapshot;
 use crate::core::vitals::Vitals;
@@ -61,6 +62,8 @@ pub struct Discovery {
     pub namespaces: Vec<String>,
     /// How many workers count.
     pub workers: usize,
+    /// What settings of the router mean for endpoints.
+    pub router: Router,
     /// Where the world is kept for a start without the sources, if anywhere.
     pub state_file: Option<StateFile>,
 }
@@ -121,7 +124,7 @@ pub async fn run<B>(
         }
         None => None,
     };
-    let publisher = Publisher::new(store, vitals, discovery.workers, spoken.into_iter(), keeper);
+    let publisher = Publisher::new(store, vitals, (discovery.workers, discovery.router), spoken.into_iter(), keeper);
     let (sender, updates) = mpsc::channel(BACKLOG);
     let running = join_all(feeds.into_iter().enumerate().map(|(number, feed)| (feed.run)(number, sender.clone())));
     drop(sender);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::facts::{Deployment, Parsed, Said, parse_secret, parse_service, parse_slice};
 use super::objects::{Kind, Object, ObjectKey};
-use crate::core::assemble::{Assembled, Facts, LiveStates, World};
+use crate::core::assemble::{Assembled, Facts, LiveStates, Router, World};
 use crate::core::facts::Problem;
 use crate::core::snapshot::Snapshot;
 
@@ -46,6 +46,11 @@ struct Entry {
 }
 
 impl Index {
+    /// An empty one for a router with these settings.
+    pub fn for_router(router: Router) -> Self {
+        Self { world: World::for_router(router), ..Self::default() }
+    }
+
     /// An object is new or was changed.
     pub fn apply(&mut self, scope: &Scope, object: &Object) {
         let key = object.key();

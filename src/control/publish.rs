@@ -19,7 +19,7 @@ use super::index::{Index, Scope};
 use super::objects::{Kind, Object, ObjectKey};
 use super::registry::Registry;
 use super::state_file::{Event, Keeper};
-use crate::core::assemble::{Assembled, Change, World};
+use crate::core::assemble::{Assembled, Change, Router, World};
 use crate::core::facts::Problem;
 use crate::core::snapshot::Snapshot;
 use crate::core::vitals::Vitals;
@@ -77,16 +77,16 @@ struct Feed<B> {
 }
 
 impl<B> Publisher<B> {
-    /// With one block for each feed, and whoever keeps the world for the next start.
+    /// For a router with so many workers and these settings, with one block for each feed, and whoever keeps the world for the next start.
     pub(super) fn new(
         store: Arc<ArcSwap<Snapshot>>,
         vitals: Arc<Vitals>,
-        workers: usize,
+        (workers, router): (usize, Router),
         feeds: impl Iterator<Item = (Cover, B)>,
         keeper: Option<(Keeper, Option<Problem>)>,
     ) -> Self {
         let feeds = feeds.map(|(cover, block)| Feed { cover, in_step_us: None, block: Some(block) }).collect();
-        let mut index = Index::default();
+        let mut index = Index::for_router(router);
         let keeper = keeper.map(|(keeper, problem)| {
             if let Some(world) = keeper.world() {
                 index.succeed(world);

@@ -16,6 +16,7 @@ mod endpoint;
 mod keep;
 mod rates;
 mod replicas;
+mod router;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 pub use self::diff::{Action, Change};
 pub use self::keep::Facts;
+pub use self::router::Router;
 use super::facts::{DeploymentFacts, Form, ObjectRef, Problem, SecretFacts, SliceFacts};
 use super::limiter::Meters;
 use super::shares::Shares;
@@ -93,6 +95,8 @@ pub struct World {
     /// What is wrong with endpoints as a whole.
     problems: BTreeMap<EndpointKey, Vec<Problem>>,
     problems_changed: bool,
+    /// What it is all for.
+    router: Router,
 }
 
 /// Where the keys of an endpoint are: endpoints and v1 services of one name share them.
@@ -129,6 +133,11 @@ impl Assembled {
 }
 
 impl World {
+    /// An empty one for a router with these settings.
+    pub fn for_router(router: Router) -> Self {
+        Self { router, ..Self::default() }
+    }
+
     /// What a Service says now; `None` when it is gone or no deployment.
     pub fn put_service(&mut self, object: &ObjectRef, facts: Option<Arc<DeploymentFacts>>) {
         let before = self.deployments.get(object).cloned();

@@ -8,25 +8,19 @@
 //! are not added up, so the way back is never longer than a minute and as many steps as there are delays.
 //!
 //! Holds: what is known of an address is one number, the moment at which all will be forgiven, so time alone makes it
-//! forget; the table has a fixed number of places, in sets of `WAYS`, and a newcomer takes the place of whoever of its
-//! set would be forgiven first, so those who fail most are the last to be forgotten. A client with IPv6 has a whole /64
-//! to itself and counts as one.
+//! forget; the table ([`Debts`]) does not grow, and those who fail most are the last to be forgotten. A client with IPv6
+//! has a whole /64 to itself and counts as one.
 
-use std::hash::{BuildHasher as _, RandomState};
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::OnceLock;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::addresses::of_one_client;
+use super::debts::{self, Debts};
 
 /// What a minute forgives is what is free; microseconds.
 const WINDOW_US: u64 = 60_000_000;
 /// The first delay.
 const DELAY_MIN: Duration = Duration::from_millis(100);
-/// Places of a set.
-const WAYS: usize = 8;
 
 /// Each field is a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +44,7 @@ impl Default for Rules {
 impl Rules {
     /// Places of the table.
     pub fn places(&self) -> usize {
-        self.addresses_max.div_ceil(WAYS).max(1) * WAYS
+        debts::places(self.addresses_max)
     }
 
     /// How long it takes until one failure is forgiven, in microseconds.
@@ -99,59 +93,29 @@ pub enum Verdict {
     },
 }
 
-/// What is known of one address.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    client: IpAddr,
-    /// When all its failures are forgiven, in microseconds on the router's clock. In the past: the place is free.
-    clear_us: u64,
-}
-
-const FREE: Entry = Entry { client: IpAddr::V4(Ipv4Addr::UNSPECIFIED), clear_us: 0 };
-
-type Set = Mutex<[Entry; WAYS]>;
-
-/// See the head of the file. Takes no memory until somebody fails.
+/// See the head of the file. Takes no memory until somebody fails. Times are microseconds on the router's clock.
 #[derive(Debug, Default)]
-pub struct Failures {
-    /// Random, so that nobody can choose addresses that all meet in one set.
-    hasher: RandomState,
-    sets: OnceLock<Box<[Set]>>,
-}
+pub struct Failures(Debts<IpAddr>);
 
 impl Failures {
-    /// Notes that an address failed, at `now_us` on the router's clock, and says when to answer.
+    /// Notes that an address failed, and says when to answer.
     pub fn note(&self, rules: &Rules, address: IpAddr, now_us: u64) -> Verdict {
         if rules.delay_max.is_zero() {
             return Verdict::AtOnce;
         }
-        let client = of_one_client(address);
-        let sets = self.sets.get_or_init(|| sets(rules.places()));
-        let at = self.hasher.hash_one(client) as usize % sets.len().max(1);
-        let Some(set) = sets.get(at) else { return Verdict::AtOnce };
-        let mut entries = set.lock();
-        // One that is known, or else whoever would be forgiven first, which is a free place if there is any.
-        let (known, others) = (|entry: &&mut Entry| entry.client == client, |entry: &&mut Entry| entry.clear_us);
-        let found = match entries.iter_mut().find(known) {
-            Some(entry) => Some(entry),
-            None => entries.iter_mut().min_by_key(others),
-        };
-        let Some(entry) = found else { return Verdict::AtOnce };
-        let before = if entry.client == client { entry.clear_us } else { 0 };
+        let client = Some(of_one_client(address));
+        let place = client.and_then(|client| self.0.place(rules.addresses_max, client));
+        let Some(mut place) = place else { return Verdict::AtOnce };
+        let before = if place.debtor == client { place.clear } else { 0 };
         let (clear_us, verdict) = rules.fail(before, now_us);
-        *entry = Entry { client, clear_us };
+        (place.debtor, place.clear) = (client, clear_us);
         verdict
     }
 
     /// Addresses with a failure that is not forgiven by `now_us`.
     pub fn len(&self, now_us: u64) -> usize {
-        let count = |set: &Set| set.lock().iter().filter(|entry| entry.clear_us > now_us).count();
-        self.sets.get().map_or(0, |sets| sets.iter().map(count).sum())
+        self.0.len(now_us)
     }
-}
-
-fn sets(places: usize) -> Box<[Set]> {
-    (0..places / WAYS).map(|_| Mutex::new([FREE; WAYS])).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The rate limits of an endpoint: as a whole, and for each of its keys.
+//! The rate limits of an endpoint: as a whole, and for each of its keys or of the subjects of its tokens.
 //!
 //! Owner: [`super::assemble`] makes a [`Limiter`] for each snapshot of an endpoint; its [`Meters`] are live state and
-//! outlive it. `data` asks it after the key was checked.
+//! outlive it. `data` asks it after the credentials were checked.
 //! Holds: a key over its limit takes nothing from the others: keys are asked first, and what one took of its own is put
 //!        back when the endpoint as a whole is over its limit.
 
@@ -13,13 +13,14 @@ use parking_lot::Mutex;
 use super::count::Counter;
 use super::facts::KeyDigest;
 use super::rate::{Limit, Meter, Over, Permit};
+use super::subjects::{self, Subject, Subjects};
 
 /// What the annotations of a Service say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
     /// For all requests of the endpoint together.
     pub endpoint: Limit,
-    /// For those with one key.
+    /// For those with one key, or with tokens of one subject.
     pub key: Limit,
 }
 
@@ -67,6 +68,8 @@ pub struct Meters {
     endpoint: Arc<Meter>,
     /// Of the keys that are valid now.
     keys: Mutex<Vec<(KeyDigest, Arc<Meter>)>>,
+    /// Of whoever comes with tokens.
+    pub subjects: Arc<Subjects>,
     refused: [Counter; Which::ALL.len()],
 }
 
@@ -107,11 +110,43 @@ pub struct Limiter {
     pub keys: Arc<[Arc<Meter>]>,
 }
 
+/// Whose limits besides the endpoint's a request comes under.
+#[derive(Clone, Copy, Debug)]
+pub enum Caller {
+    /// Nobody's: there are none, or no credentials.
+    Anybody,
+    /// Of the key with this number, in the order in which the endpoint has them.
+    Key(usize),
+    /// Of this subject of a token.
+    Subject {
+        /// Who it is.
+        subject: Subject,
+        /// How many subjects are remembered.
+        places: usize,
+    },
+}
+
 /// What a request under way holds of the limits.
 #[derive(Debug)]
 pub struct Passed {
-    _key: Option<Permit>,
+    _caller: Option<CallerPermit>,
     _endpoint: Option<Permit>,
+}
+
+#[derive(Debug)]
+enum CallerPermit {
+    Key(Permit),
+    /// In a box, so that requests without do not carry its size.
+    Subject(Box<subjects::Permit>),
+}
+
+impl CallerPermit {
+    fn unused(self, limit: &Limit) {
+        match self {
+            Self::Key(permit) => permit.unused(limit),
+            Self::Subject(permit) => permit.unused(limit),
+        }
+    }
 }
 
 /// Why a request is turned away.
@@ -121,37 +156,58 @@ pub struct Exceeded {
     pub which: Which,
     /// When to ask again.
     pub retry_after_seconds: u32,
+    /// Whether it is that of a subject of tokens, and not of a key.
+    pub is_of_subject: bool,
 }
 
 impl Limiter {
-    /// Whether it makes a difference with which key a request comes.
-    pub fn asks_for_key(&self) -> bool {
+    /// Whether it makes a difference with which key or token a request comes.
+    pub fn asks_for_caller(&self) -> bool {
         self.rates.key.is_set()
     }
 
     /// Whether there is any limit.
     pub fn is_set(&self) -> bool {
-        self.rates.endpoint.is_set() || self.asks_for_key()
+        self.rates.endpoint.is_set() || self.asks_for_caller()
     }
 
-    /// Lets a request pass that came with this key of the endpoint, at `now` in nanoseconds.
+    /// Lets a request of this caller pass, at `now` in nanoseconds.
     ///
     /// # Errors
     /// The limit that it is over; it is counted.
-    pub fn admit(&self, key: Option<usize>, now: u64) -> Result<Passed, Exceeded> {
-        let meter = key.filter(|_| self.asks_for_key()).and_then(|index| self.keys.get(index));
-        let key = meter.map(|meter| meter.admit(&self.rates.key, now)).transpose();
-        let key = key.map_err(|over| self.refuse(over, Which::KeyRate, Which::KeyConcurrency))?;
+    pub fn admit(&self, caller: Caller, now: u64) -> Result<Passed, Exceeded> {
+        let permit = self.admit_caller(caller, now).map_err(|over| {
+            let is_of_subject = matches!(caller, Caller::Subject { .. });
+            Exceeded { is_of_subject, ..self.refuse(over, Which::KeyRate, Which::KeyConcurrency) }
+        })?;
         if !self.rates.endpoint.is_set() {
-            return Ok(Passed { _key: key, _endpoint: None });
+            return Ok(Passed { _caller: permit, _endpoint: None });
         }
         match self.meters.endpoint.admit(&self.rates.endpoint, now) {
-            Ok(endpoint) => Ok(Passed { _key: key, _endpoint: Some(endpoint) }),
+            Ok(endpoint) => Ok(Passed { _caller: permit, _endpoint: Some(endpoint) }),
             Err(over) => {
-                if let Some(key) = key {
-                    key.unused(&self.rates.key);
+                if let Some(permit) = permit {
+                    permit.unused(&self.rates.key);
                 }
                 Err(self.refuse(over, Which::EndpointRate, Which::EndpointConcurrency))
+            }
+        }
+    }
+
+    fn admit_caller(&self, caller: Caller, now: u64) -> Result<Option<CallerPermit>, Over> {
+        let limit = &self.rates.key;
+        if !limit.is_set() {
+            return Ok(None);
+        }
+        match caller {
+            Caller::Anybody => Ok(None),
+            Caller::Key(index) => {
+                let meter = self.keys.get(index);
+                meter.map(|meter| meter.admit(limit, now).map(CallerPermit::Key)).transpose()
+            }
+            Caller::Subject { subject, places } => {
+                let permit = self.meters.subjects.admit(limit, subject, places, now)?;
+                Ok(Some(CallerPermit::Subject(Box::new(permit))))
             }
         }
     }
@@ -161,13 +217,17 @@ impl Limiter {
         if let Some(counter) = self.meters.refused.get(which as usize) {
             counter.bump();
         }
-        Exceeded { which, retry_after_seconds: over.retry_after_seconds() }
+        Exceeded { which, retry_after_seconds: over.retry_after_seconds(), is_of_subject: false }
     }
 
     /// For the client: which limit it was, and what it is set to.
-    pub fn explain(&self, which: Which) -> String {
+    pub fn explain(&self, exceeded: Exceeded) -> String {
+        let which = exceeded.which;
         let (limit, whose) = match which {
             Which::EndpointRate | Which::EndpointConcurrency => (&self.rates.endpoint, "all its clients together"),
+            Which::KeyRate | Which::KeyConcurrency if exceeded.is_of_subject => {
+                (&self.rates.key, "clients with tokens of this subject")
+            }
             Which::KeyRate | Which::KeyConcurrency => (&self.rates.key, "clients with this key"),
         };
         let mut text = format!("{whose} are over {}", which.annotation());
@@ -195,7 +255,7 @@ mod tests {
     }
 
     fn refused(limiter: &Limiter, key: usize) -> Option<Which> {
-        limiter.admit(Some(key), 0).err().map(|exceeded| exceeded.which)
+        limiter.admit(Caller::Key(key), 0).err().map(|exceeded| exceeded.which)
     }
 
     #[test]
@@ -218,9 +278,24 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(refused(&limiter, 0), Some(Which::EndpointRate));
         }
-        let later = limiter.admit(Some(0), 1_000_000_000);
+        let later = limiter.admit(Caller::Key(0), 1_000_000_000);
         assert!(later.is_ok(), "{later:?}");
-        assert_eq!(limiter.admit(Some(0), 1_000_000_000).unwrap_err().which, Which::KeyConcurrency);
+        assert_eq!(limiter.admit(Caller::Key(0), 1_000_000_000).unwrap_err().which, Which::KeyConcurrency);
+    }
+
+    #[test]
+    fn a_subject_over_its_limit_takes_nothing_from_another_or_from_the_endpoint() {
+        let limiter = limiter(&Arc::default(), Rates { endpoint: rate(3), key: rate(2) }, &[]);
+        let ask = |name| {
+            let caller = Caller::Subject { subject: Subject([name; 16]), places: 64 };
+            limiter.admit(caller, 0).err().map(|exceeded| (exceeded.which, exceeded.is_of_subject))
+        };
+        assert_eq!(
+            [ask(1), ask(1), ask(1), ask(1)],
+            [None, None, Some((Which::KeyRate, true)), Some((Which::KeyRate, true))]
+        );
+        assert_eq!([ask(2), ask(2)], [None, Some((Which::EndpointRate, false))]);
+        assert_eq!(limiter.meters.refused(Which::KeyRate), 2);
     }
 
     #[test]
@@ -237,9 +312,12 @@ mod tests {
     #[test]
     fn without_limits_nothing_is_metered_and_with_some_the_message_names_it() {
         let free = Limiter::default();
-        assert!(!free.is_set() && (0..1000).all(|_| free.admit(Some(0), 0).is_ok()));
+        assert!(!free.is_set() && (0..1000).all(|_| free.admit(Caller::Key(0), 0).is_ok()));
         let limiter = limiter(&Arc::default(), Rates { endpoint: rate(7), key: rate(3) }, &[]);
-        assert_eq!(limiter.explain(Which::KeyRate), "clients with this key are over key-rate-limit-per-second (3).");
-        assert!(limiter.explain(Which::EndpointRate).ends_with("rate-limit-per-second (7)."));
+        let explain = |which, is_of_subject| limiter.explain(Exceeded { which, retry_after_seconds: 1, is_of_subject });
+        assert_eq!(explain(Which::KeyRate, false), "clients with this key are over key-rate-limit-per-second (3).");
+        let of_subject = "clients with tokens of this subject are over key-rate-limit-per-second (3).";
+        assert_eq!(explain(Which::KeyRate, true), of_subject);
+        assert!(explain(Which::EndpointRate, false).ends_with("rate-limit-per-second (7)."));
     }
 }

@@ -111,6 +111,8 @@ pub struct Limits {
     pub pass_authorization: bool,
     /// What tokens must say.
     pub tokens: Rules,
+    /// Subjects of tokens whose share of the limits of keys is remembered, for each endpoint.
+    pub token_subjects_max: usize,
     /// How failed attempts are slowed.
     pub failures: failures::Rules,
     /// Peers whose `X-Forwarded-*` and `x-request-id` are believed.
@@ -160,6 +162,7 @@ impl Default for Limits {
             server_timing: true,
             pass_authorization: false,
             tokens: Rules::default(),
+            token_subjects_max: 10_000,
             failures: failures::Rules::default(),
             trusted_proxies: Vec::new(),
             proxy_protocol: false,

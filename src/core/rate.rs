@@ -29,11 +29,45 @@ impl Limit {
         self.per_second.is_some() || self.concurrent.is_some()
     }
 
-    /// Nanoseconds between two requests at the even rate, and how many of them may come at once.
-    fn pace(&self) -> Option<(u64, u64)> {
+    /// The rate, where one is set.
+    pub fn pace(&self) -> Option<Pace> {
         let per_second = u64::from(self.per_second?.max(1));
         let burst = self.burst.map_or(per_second, u64::from).max(1);
-        Some((SECOND.div_ceil(per_second), burst))
+        let interval = SECOND.div_ceil(per_second);
+        Some(Pace { interval, reach: interval.saturating_mul(burst) })
+    }
+}
+
+/// A rate, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Between two requests at the even rate.
+    interval: u64,
+    /// What the burst takes at that rate.
+    reach: u64,
+}
+
+impl Pace {
+    /// How far ahead of `now` the number of a bucket may be. What is beyond was left by a limit that was slower, and counts
+    /// as empty as a bucket of this one can be. The second is for threads that read the clock before others did.
+    pub fn cap(self, now: u64) -> impl Fn(u64) -> u64 {
+        let empty = now.saturating_add(self.reach);
+        move |ahead| if ahead > empty.saturating_add(SECOND) { empty } else { ahead }
+    }
+
+    /// The number after one more request.
+    ///
+    /// # Errors
+    /// How long until one passes.
+    pub fn take(self, ahead: u64, now: u64) -> Result<u64, u64> {
+        let next = ahead.max(now).saturating_add(self.interval);
+        let over = next.saturating_sub(now.saturating_add(self.reach));
+        if over > 0 { Err(over) } else { Ok(next) }
+    }
+
+    /// The number without one request.
+    pub fn put_back(self, ahead: u64) -> u64 {
+        ahead.saturating_sub(self.interval)
     }
 }
 
@@ -65,34 +99,28 @@ struct Bucket(AtomicU64);
 
 impl Bucket {
     /// Takes one, or says how long until there is one.
-    fn take(&self, (interval, burst): (u64, u64), now: u64) -> Result<(), u64> {
-        let reach = interval.saturating_mul(burst);
+    fn take(&self, pace: Pace, now: u64) -> Result<(), u64> {
+        let cap = pace.cap(now);
         let mut ahead = self.0.load(Ordering::Relaxed);
         loop {
-            if ahead > now.saturating_add(reach).saturating_add(SECOND) {
-                // Left from a limit that was slower: as empty as a bucket of this one can be. The second is for threads
-                // that read the clock before others did.
-                ahead = match self.0.compare_exchange_weak(ahead, now + reach, Ordering::Relaxed, Ordering::Relaxed) {
-                    Ok(_) => now + reach,
-                    Err(found) => found,
-                };
-                continue;
-            }
-            let next = ahead.max(now).saturating_add(interval);
-            let over = next.saturating_sub(now.saturating_add(reach));
-            if over > 0 {
-                return Err(over);
+            let (next, verdict) = match pace.take(cap(ahead), now) {
+                Ok(next) => (next, Ok(())),
+                // Written down too, or time would never bring such a bucket nearer to full.
+                Err(wait) => (cap(ahead), Err(wait)),
+            };
+            if next == ahead {
+                return verdict;
             }
             match self.0.compare_exchange_weak(ahead, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return verdict,
                 Err(found) => ahead = found,
             }
         }
     }
 
     /// Puts back one that was taken and not used.
-    fn put_back(&self, (interval, _): (u64, u64)) {
-        self.0.fetch_sub(interval, Ordering::Relaxed);
+    fn put_back(&self, pace: Pace) {
+        self.0.fetch_sub(pace.interval, Ordering::Relaxed);
     }
 }
 

@@ -7,9 +7,12 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::digest;
+
 use self::json::Members;
 pub use self::keys::KeySet;
 pub use self::state::{FetchCounts, Report, TokenState};
+use super::subjects::Subject;
 
 mod base64;
 mod json;
@@ -144,11 +147,54 @@ impl fmt::Display for Fault {
     }
 }
 
+/// The claims that say whom a token is about, the best first. After `sub`, what issuers of the cloud name users and
+/// applications by.
+const SUBJECT_CLAIMS: [&str; 5] = ["sub", "oid", "azp", "appid", "client_id"];
+
+/// A token that is good for the endpoint it was shown to.
+pub struct Verified<'a> {
+    claims: Members,
+    /// Head and claims as they came, without the signature: of one that is right, somebody can make another that is.
+    signed: &'a [u8],
+}
+
+impl Verified<'_> {
+    /// Whom it is about. Where it does not say, only what is the same token is about the same one.
+    pub fn subject(&self) -> Subject {
+        let said = SUBJECT_CLAIMS.into_iter().find_map(|name| {
+            let text = self.claims.get(name)?.text()?;
+            (!text.is_empty()).then_some((name, text))
+        });
+        let (name, value) = match said {
+            Some((name, text)) => (name, text.as_bytes()),
+            None => ("", self.signed),
+        };
+        let mut context = digest::Context::new(&digest::SHA256);
+        // A name has no zero in it, so no two pairs are the same bytes.
+        [name.as_bytes(), b"\0", value].into_iter().for_each(|part| context.update(part));
+        let mut subject = [0; 16];
+        subject.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+        Subject(subject)
+    }
+}
+
+impl fmt::Debug for Verified<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Verified(…)")
+    }
+}
+
 /// Checks a token for the endpoint.
 ///
 /// # Errors
 /// With the first thing that is wrong with it.
-pub fn verify(token: &[u8], keys: &KeySet, rules: &Rules, endpoint: &str, now: SystemTime) -> Result<(), Fault> {
+pub fn verify<'a>(
+    token: &'a [u8],
+    keys: &KeySet,
+    rules: &Rules,
+    endpoint: &str,
+    now: SystemTime,
+) -> Result<Verified<'a>, Fault> {
     if rules.issuer.is_empty() || rules.audiences.is_empty() {
         return Err(Fault::NotConfigured);
     }
@@ -167,7 +213,9 @@ pub fn verify(token: &[u8], keys: &KeySet, rules: &Rules, endpoint: &str, now: S
     // What is signed is the text of the first two parts, with the dot between them.
     let signed = token.get(..head.len() + 1 + body.len()).ok_or(Fault::Malformed)?;
     public.verify_sig(signed, &signature).map_err(|_| Fault::Signature)?;
-    check(&json::read_object(&claims).ok_or(Fault::Claims)?, rules, endpoint, now)
+    let claims = json::read_object(&claims).ok_or(Fault::Claims)?;
+    check(&claims, rules, endpoint, now)?;
+    Ok(Verified { claims, signed })
 }
 
 fn read_header(header: &Members) -> Result<(Algorithm, Option<&str>), Fault> {

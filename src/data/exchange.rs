@@ -23,11 +23,12 @@ use super::upload::{Upload, discard};
 use super::{admit, auth, cors, entry, late, mirror, redirect, tunnel};
 use crate::core::cors::Preflight;
 use crate::core::facts::Form;
-use crate::core::limiter::Passed;
+use crate::core::limiter::{Caller, Passed};
 use crate::core::outcome::Outcome;
 use crate::core::record::Record;
 use crate::core::route::{self, PathError, PublicPath, Wanted};
 use crate::core::snapshot::{Deployment, Endpoint};
+use crate::core::subjects::Subject;
 
 /// The public path of a request, once it is known to be one.
 struct Target<'a> {
@@ -211,7 +212,12 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
     ledger.cors = endpoint.cors.as_ref().map(|rules| Box::new(cors::Marks::of(rules, headers)));
     let now = (ledger.record.started_at, worker.micros(ledger.record.started));
     let (tokens, rules) = (&worker.shared.vitals.tokens, &worker.shared.limits.tokens);
-    let verify = |token: &[u8]| tokens.verify(token, rules, endpoint.name.key(), now);
+    let mut subject = None;
+    let verify = |token: &[u8]| {
+        let verified = tokens.verify(token, rules, endpoint.name.key(), now)?;
+        subject = endpoint.limiter.asks_for_caller().then(|| verified.subject());
+        Ok(())
+    };
     ledger.record.auth = auth::check(&endpoint.access, headers, verify).map_err(|refusal| {
         ledger.record.detail = refusal.detail().map(Into::into);
         late::judge(worker, ledger.record.client_ip, refusal, ledger.record.started)
@@ -219,7 +225,7 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
     entry::enter(worker, endpoint, ledger.record.started)?;
     ledger.counts = true;
     if endpoint.limiter.is_set() {
-        ledger.passed = Some(meter(link, endpoint, headers, ledger.record.started)?);
+        ledger.passed = Some(meter(link, endpoint, caller(link, endpoint, headers, subject), ledger.record.started)?);
     }
     let named = headers.get(headers::MODEL_DEPLOYMENT);
     let name = named.map(|name| name.to_str().unwrap_or("?"));
@@ -242,15 +248,22 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
     Ok(Route { deployment: deployment.clone(), endpoint: endpoint.clone(), named: named.is_some(), upgrade: None })
 }
 
+/// Whose limits a request comes under whose credentials were found valid; `subject` is that of its token.
+fn caller(link: &Link, endpoint: &Endpoint, headers: &HeaderMap, subject: Option<Subject>) -> Caller {
+    if let Some(subject) = subject {
+        return Caller::Subject { subject, places: link.worker.limits().token_subjects_max };
+    }
+    let is_asked = endpoint.limiter.asks_for_caller();
+    let key = is_asked.then(|| auth::key_index(&endpoint.access, headers)).flatten();
+    key.map_or(Caller::Anybody, Caller::Key)
+}
+
 /// Asks the rate limits of the endpoint.
-fn meter(link: &Link, endpoint: &Endpoint, headers: &HeaderMap, now: Instant) -> Result<Passed, Refused> {
+fn meter(link: &Link, endpoint: &Endpoint, caller: Caller, now: Instant) -> Result<Passed, Refused> {
     let limiter = &endpoint.limiter;
-    let key = if limiter.asks_for_key() { auth::key_index(&endpoint.access, headers) } else { None };
-    let since = now.saturating_duration_since(link.worker.shared.vitals.born);
-    let now = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-    limiter.admit(key, now).map_err(|exceeded| {
+    limiter.admit(caller, link.worker.shared.vitals.nanos(now)).map_err(|exceeded| {
         let seconds = exceeded.retry_after_seconds;
-        let (name, why) = (&endpoint.name, limiter.explain(exceeded.which));
+        let (name, why) = (&endpoint.name, limiter.explain(exceeded));
         let message =
             format!("Endpoint {name}: {why} Ask again in {seconds} s, or ask its operator to raise the limit.");
         Refused::new(Outcome::RateLimited, message).retry_after(seconds).over(exceeded.which.label())

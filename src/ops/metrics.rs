@@ -109,6 +109,7 @@ impl Collector for Everything {
         router::write(&mut page, &snapshot, &self.vitals, &self.limits)?;
         tls::write(&mut page, &self.vitals, &self.limits)?;
         tokens::write(&mut page, &self.vitals)?;
+        tokens::write_subjects(&mut page, deployments.endpoints(), &self.vitals, &self.limits)?;
         auth::write(&mut page, &self.vitals, &self.limits)?;
         limits::write(&mut page, &self.vitals, &self.limits)?;
         limits::write_shares(&mut page, deployments.endpoints())?;

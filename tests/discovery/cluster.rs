@@ -354,7 +354,13 @@ async fn the_router_itself_cannot_be_named_as_a_replica() {
 async fn a_check_loads_once_or_says_what_it_waits_for() {
     let api = FakeApi::start().await;
     api.apply(blue());
-    let discovery = Discovery { sources: vec![cluster(&api)], namespaces: vec![], workers: 1, state_file: None };
+    let discovery = Discovery {
+        sources: vec![cluster(&api)],
+        namespaces: vec![],
+        workers: 1,
+        router: Default::default(),
+        state_file: None,
+    };
     let (snapshot, problems) = discovery::load(discovery.clone(), Duration::from_secs(20)).await.expect("complete");
     assert_eq!((snapshot.endpoints().count(), problems.len()), (1, 0));
     api.refuse("secrets", Some(403));

@@ -157,7 +157,13 @@ async fn a_check_prints_a_table_and_one_line_for_each_problem() {
     ];
     fs::write(dir.path().join("a.yaml"), text(&objects)).expect("a file");
     fs::write(dir.path().join("b.yaml"), "kind: [").expect("a file");
-    let discovery = Discovery { sources: vec![source(dir.path())], namespaces: vec![], workers: 1, state_file: None };
+    let discovery = Discovery {
+        sources: vec![source(dir.path())],
+        namespaces: vec![],
+        workers: 1,
+        router: Default::default(),
+        state_file: None,
+    };
     let (snapshot, problems) = discovery::load(discovery, Duration::from_secs(20)).await.expect("complete");
     let printed = check::render(&snapshot, &problems);
     let lines: Vec<_> = printed.lines().collect();
@@ -188,6 +194,7 @@ async fn a_check_prints_a_table_and_one_line_for_each_problem() {
         sources: vec![source(&dir.path().join("nowhere"))],
         namespaces: vec![],
         workers: 1,
+        router: Default::default(),
         state_file: None,
     };
     let (waiting, problems) = not_in_time(missing).await;

@@ -70,7 +70,7 @@ impl Drop for Running {
 impl Running {
     pub(crate) fn start(sources: Vec<Source>, namespaces: &[&str]) -> Self {
         let namespaces = namespaces.iter().map(|&namespace| namespace.to_owned()).collect();
-        Self::start_as(Discovery { sources, namespaces, workers: 1, state_file: None })
+        Self::start_as(Discovery { sources, namespaces, workers: 1, router: Default::default(), state_file: None })
     }
 
     pub(crate) fn start_as(discovery: Discovery) -> Self {

@@ -85,7 +85,13 @@ async fn a_secret_that_appears_changes_and_disappears_opens_changes_and_closes_t
 
 fn start(source: Source, folder: &Path) -> Running {
     let file = StateFile { path: folder.join("world"), max_age: Duration::from_secs(3600), key_file: None };
-    Running::start_as(Discovery { sources: vec![source], namespaces: vec![], workers: 1, state_file: Some(file) })
+    Running::start_as(Discovery {
+        sources: vec![source],
+        namespaces: vec![],
+        workers: 1,
+        router: Default::default(),
+        state_file: Some(file),
+    })
 }
 
 #[tokio::test]

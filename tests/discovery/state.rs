@@ -17,7 +17,13 @@ const BLUE: &str = "iris@ml blue: 10.0.0.1:5001 [1 keys]";
 
 fn start(source: Source, folder: &Path) -> Running {
     let file = StateFile { path: folder.join("world"), max_age: Duration::from_secs(3600), key_file: None };
-    Running::start_as(Discovery { sources: vec![source], namespaces: vec![], workers: 1, state_file: Some(file) })
+    Running::start_as(Discovery {
+        sources: vec![source],
+        namespaces: vec![],
+        workers: 1,
+        router: Default::default(),
+        state_file: Some(file),
+    })
 }
 
 fn cluster(api: &FakeApi) -> Source {

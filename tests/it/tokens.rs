@@ -3,6 +3,7 @@
 mod issuer;
 mod secrets;
 mod server;
+mod subjects;
 mod url;
 
 use std::path::Path;
@@ -123,5 +124,23 @@ async fn keys_that_never_came_or_are_too_old_let_nobody_in() {
     let says_why =
         |line: &serde_json::Value| line["ErrorDetail"].as_str().is_some_and(|why| why.contains("token-stale-max-ms"));
     eventually("the log says why", async || router.log(1).await.iter().any(says_why)).await;
+    router.drain().await;
+}
+
+#[tokio::test]
+async fn what_a_service_asks_of_the_router_in_vain_is_reported() {
+    let annotations = [("auth-mode", "aml_token"), ("max-body-bytes", "200000000")];
+    let router = Router::start(&World::new().deployment("blue", &annotations, &[])).await;
+    let (_, page) = router.admin("/debug/snapshot").await;
+    for told in ["endpoint iris asks for tokens and the router has no keys", "the router's max-body-bytes is 104857600"]
+    {
+        assert!(page.contains(told), "{told}: {page}");
+    }
+    router.drain().await;
+    let (_replica, world) = world().await;
+    let folder = tempfile::tempdir().unwrap();
+    let router = start(&world, &folder.path().join("jwks.json"), DAY).await;
+    let (_, page) = router.admin("/debug/snapshot").await;
+    assert!(!page.contains("no keys to check them with"), "they may come yet: {page}");
     router.drain().await;
 }

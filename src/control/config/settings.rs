@@ -57,6 +57,7 @@ pub const SETTINGS: &[Setting] = &[
     tokens::ENDPOINT_CLAIM,
     tokens::LEEWAY,
     tokens::STALE_MAX,
+    tokens::SUBJECTS_MAX,
     words::SOURCE,
     words::NAMESPACE,
     words::KUBECONFIG,

@@ -52,6 +52,13 @@ impl Default for Tokens {
     }
 }
 
+impl Tokens {
+    /// Whether there is any.
+    pub fn has_source(&self) -> bool {
+        self.file.is_some() || self.url.is_some() || self.secret.is_some()
+    }
+}
+
 /// Where a key set may be fetched: over TLS, or on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwksUrl(Uri);

@@ -41,6 +41,7 @@ pub(super) fn build(
     let mirror = mirror(&chosen, &deployments, &mut problems);
     let secrets = world.secrets.get(&Keyring { namespace: namespace.clone(), endpoint: key.name.clone() });
     let access = access::decide(&services, secrets, &mut problems);
+    world.router.judge(&services, &access, &mut problems);
     let meters = before.map_or_else(|| states.meters(key), |endpoint| endpoint.limiter.meters.clone());
     let endpoint = Endpoint {
         name: oldest.endpoint.clone(),

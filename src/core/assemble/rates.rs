@@ -42,8 +42,9 @@ pub(super) fn decide(
             report(first, &format!("{prefix}rate-limit-burst"), message);
         }
     }
-    if rates.key.is_set() && !matches!(access, Access::Keys(_)) {
-        report(first, "key-rate-limit-per-second", "limits of keys have no effect where no key is asked for".into());
+    if rates.key.is_set() && matches!(access, Access::Open) {
+        let message = "limits of keys have no effect where neither a key nor a token is asked for";
+        report(first, "key-rate-limit-per-second", message.into());
     }
     Limiter { rates, meters, keys }
 }

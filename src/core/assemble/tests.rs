@@ -1,5 +1,7 @@
 //! Facts in, snapshots out: what is shared, what is reused, what changed.
 
+#[path = "tests/router.rs"]
+mod router;
 #[path = "tests/rules.rs"]
 mod rules;
 #[path = "tests/wire.rs"]

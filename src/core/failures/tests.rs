@@ -93,7 +93,7 @@ fn a_crowd_of_addresses_that_fail_once_does_not_make_the_table_grow_or_forget_wh
 fn without_a_delay_nothing_is_remembered() {
     let (failures, rules) = (Failures::default(), rules(1, 0, 100));
     assert!((0..100).all(|_| failures.note(&rules, ip("192.0.2.1"), 0) == Verdict::AtOnce));
-    assert!(failures.sets.get().is_none());
+    assert!(!failures.0.has_memory());
 }
 
 proptest! {
@@ -144,7 +144,7 @@ proptest! {
                 prop_assert!(delay <= rules.delay_max && !delay.is_zero());
                 prop_assert!(free_in <= Duration::from_secs(21 * 60 + 61));
             }
-            prop_assert!(failures.len(now) <= addresses.next_multiple_of(WAYS));
+            prop_assert!(failures.len(now) <= debts::places(addresses));
         }
         prop_assert_eq!(failures.len(now + 22 * WINDOW_US), 0);
     }

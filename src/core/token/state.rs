@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
-use super::{Fault, KeySet, Rules, verify};
+use super::{Fault, KeySet, Rules, Verified, verify};
 use crate::core::count::Counter;
 
 /// See the head of the file. Times are microseconds on the router's clock.
@@ -96,13 +96,13 @@ impl TokenState {
     ///
     /// # Errors
     /// With the first thing that is wrong.
-    pub fn verify(
+    pub fn verify<'a>(
         &self,
-        token: &[u8],
+        token: &'a [u8],
         rules: &Rules,
         endpoint: &str,
         (now, now_us): (SystemTime, u64),
-    ) -> Result<(), Fault> {
+    ) -> Result<Verified<'a>, Fault> {
         if rules.issuer.is_empty() || rules.audiences.is_empty() {
             return Err(Fault::NotConfigured);
         }
@@ -112,7 +112,7 @@ impl TokenState {
             return Err(Fault::StaleKeys);
         }
         let verdict = verify(token, keys, rules, endpoint, now);
-        if verdict == Err(Fault::UnknownKey) {
+        if matches!(verdict, Err(Fault::UnknownKey)) {
             self.wanted.set();
         }
         verdict

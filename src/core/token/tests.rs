@@ -83,7 +83,7 @@ fn with(name: &str, value: Value) -> String {
 }
 
 fn ask(token: &str, keys: &KeySet) -> Result<(), Fault> {
-    verify(token.as_bytes(), keys, &rules(), "iris", SystemTime::UNIX_EPOCH + Duration::from_secs(NOW))
+    verify(token.as_bytes(), keys, &rules(), "iris", SystemTime::UNIX_EPOCH + Duration::from_secs(NOW)).map(drop)
 }
 
 #[test]
@@ -176,9 +176,9 @@ fn each_claim_is_checked() {
     let token = signer.sign(r#"{"alg":"ES256"}"#, &with("endpoint", json!("wine")));
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
     let any_endpoint = Rules { endpoint_claim: None, ..rules() };
-    assert_eq!(verify(token.as_bytes(), &keys, &any_endpoint, "iris", at), Ok(()));
+    assert_eq!(verify(token.as_bytes(), &keys, &any_endpoint, "iris", at).map(drop), Ok(()));
     for silent in [Rules { issuer: String::new(), ..rules() }, Rules { audiences: Vec::new(), ..rules() }] {
-        assert_eq!(verify(token.as_bytes(), &keys, &silent, "iris", at), Err(Fault::NotConfigured));
+        assert_eq!(verify(token.as_bytes(), &keys, &silent, "iris", at).map(drop), Err(Fault::NotConfigured));
     }
 }
 
@@ -267,7 +267,7 @@ fn without_keys_and_with_stale_ones_nobody_gets_in() {
     let state = TokenState::default();
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
     let rules = Rules { stale_max: Duration::from_secs(10), ..rules() };
-    let ask = |second: u64| state.verify(token.as_bytes(), &rules, "iris", (at, second * 1_000_000));
+    let ask = |second: u64| state.verify(token.as_bytes(), &rules, "iris", (at, second * 1_000_000)).map(drop);
     assert_eq!((ask(1), state.in_use(1)), (Err(Fault::NoKeys), None));
     state.take(signer.set(), 1_000_000);
     assert_eq!((ask(1), ask(11), ask(12)), (Ok(()), Ok(()), Err(Fault::StaleKeys)));
@@ -276,6 +276,35 @@ fn without_keys_and_with_stale_ones_nobody_gets_in() {
     assert_eq!((ask(22), state.renewals.read()), (Ok(()), 0));
     state.take(Signer::new().set(), 22_000_000);
     assert_eq!((ask(22), state.renewals.read()), (Err(Fault::Signature), 1));
+}
+
+#[test]
+fn a_token_is_about_the_first_name_that_it_has_or_else_about_itself() {
+    let (signer, rules, keys) = (&*SIGNER, rules(), SIGNER.set());
+    let subject = |more: &Value| {
+        let mut claims = claims();
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let token = signer.sign(r#"{"alg":"ES256"}"#, &claims.to_string());
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
+        verify(token.as_bytes(), &keys, &rules, "iris", at).unwrap().subject()
+    };
+    let ann = subject(&json!({"sub": "ann"}));
+    for same in [json!({"sub": "ann", "jti": "2"}), json!({"sub": "ann", "oid": "o", "appid": "a"})] {
+        assert_eq!(subject(&same), ann, "{same}");
+    }
+    let names = ["sub", "oid", "azp", "appid", "client_id"];
+    let of_names: Vec<_> = names.iter().map(|name| subject(&json!({ *name: "ann" }))).collect();
+    for (at, one) in of_names.iter().enumerate() {
+        assert!(!of_names[..at].contains(one), "an application is no user with the same name: {}", names[at]);
+    }
+    assert_ne!(subject(&json!({"sub": "bob"})), ann);
+    for none in [json!({"sub": "", "oid": "ann"}), json!({"sub": 7, "oid": "ann"}), json!({"sub": null, "oid": "ann"})]
+    {
+        assert_eq!(subject(&none), of_names[1], "{none}");
+    }
+    // Signed anew, it has another signature and says the same.
+    assert_eq!(subject(&json!({})), subject(&json!({})));
+    assert_ne!(subject(&json!({})), subject(&json!({"jti": "2"})));
 }
 
 #[test]
@@ -318,7 +347,7 @@ fn a_token_with_an_unknown_key_wakes_who_reads_the_keys_once() {
     state.take(signer.set(), 0);
     let ask = |header: &str| {
         let now = (SystemTime::UNIX_EPOCH + Duration::from_secs(NOW), 0);
-        state.verify(signer.sign(header, &claims().to_string()).as_bytes(), &rules, "iris", now)
+        state.verify(signer.sign(header, &claims().to_string()).as_bytes(), &rules, "iris", now).map(drop)
     };
     let is_wanted = || pin!(state.wanted()).poll(&mut Context::from_waker(Waker::noop()));
     assert_eq!(ask(r#"{"alg":"ES256","kid":"e"}"#), Ok(()));

@@ -204,6 +204,12 @@ metrics! {
         "Fetches from token-jwks-url that are over: changed, unchanged, failed";
     TOKEN_KEYS_EARLY = Counter "scorefront_token_keys_early_fetches_total" &[],
         "Fetches that came early because of a token with an unknown key";
+    TOKEN_SUBJECTS = Gauge "scorefront_token_subjects" &["form", "endpoint"],
+        "Subjects of tokens that have used up some of their rate; only of endpoints with such limits (key-rate-limit-per-second) and tokens";
+    TOKEN_SUBJECTS_LIMIT = Gauge "scorefront_token_subjects_limit" &[],
+        "Most of those that are remembered for one endpoint (max-token-subjects, rounded up to eights)";
+    TOKEN_SUBJECTS_CROWDED = Counter "scorefront_token_subjects_crowded_total" &["form", "endpoint"],
+        "Requests of subjects that found no free place there, and began with what another one owed";
     AUTH_LATE = Counter "scorefront_auth_failures_late_total" &[],
         "Failed attempts that were answered late (auth-failures-free); those refused with 429 instead are counted by outcome";
     AUTH_HELD = Gauge "scorefront_auth_answers_held" &[],

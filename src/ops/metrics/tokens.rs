@@ -1,8 +1,12 @@
-//! The keys that tokens are checked against.
+//! The keys that tokens are checked against, and whom tokens are about.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
+use crate::core::debts;
+use crate::core::limits::Limits;
+use crate::core::snapshot::{Access, Endpoint};
 use crate::core::vitals::Vitals;
 
 use super::page::{Page, whole};
@@ -27,4 +31,30 @@ pub(super) fn write(page: &mut Page<'_>, vitals: &Vitals) -> fmt::Result {
         series.count(&["failed"], tokens.fetches.failed.read())
     })?;
     page.single(table::TOKEN_KEYS_EARLY, tokens.fetches.early.read())
+}
+
+/// What is remembered of subjects, of endpoints that limit them.
+pub(super) fn write_subjects(
+    page: &mut Page<'_>,
+    endpoints: &[Arc<Endpoint>],
+    vitals: &Vitals,
+    limits: &Limits,
+) -> fmt::Result {
+    let is_meant =
+        |endpoint: &&Arc<Endpoint>| endpoint.limiter.asks_for_caller() && matches!(endpoint.access, Access::Token);
+    let meant: Vec<_> = endpoints.iter().filter(is_meant).collect();
+    let now = vitals.nanos(Instant::now());
+    page.metric(table::TOKEN_SUBJECTS, |series| {
+        meant.iter().try_for_each(|endpoint| {
+            let count = endpoint.limiter.meters.subjects.len(now) as u64;
+            series.level(&[endpoint.form.word(), endpoint.name.as_str()], whole(count))
+        })
+    })?;
+    page.single(table::TOKEN_SUBJECTS_LIMIT, debts::places(limits.token_subjects_max) as u64)?;
+    page.metric(table::TOKEN_SUBJECTS_CROWDED, |series| {
+        meant.iter().try_for_each(|endpoint| {
+            let count = endpoint.limiter.meters.subjects.crowded.read();
+            series.count(&[endpoint.form.word(), endpoint.name.as_str()], count)
+        })
+    })
 }

@@ -42,9 +42,20 @@ impl Issuer {
 
     /// A token for an endpoint that expires in so many seconds.
     pub(crate) fn token(&self, endpoint: &str, seconds: i64) -> String {
+        self.token_with(endpoint, seconds, json!({}))
+    }
+
+    /// The same with a subject.
+    pub(crate) fn token_of(&self, subject: &str) -> String {
+        self.token_with("iris", 600, json!({ "sub": subject }))
+    }
+
+    fn token_with(&self, endpoint: &str, seconds: i64, mut claims: Value) -> String {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         let exp = now.saturating_add_signed(seconds);
-        let claims = json!({"iss": "https://issuer", "aud": ["scoring"], "exp": exp, "endpoint": endpoint}).to_string();
+        let common = json!({"iss": "https://issuer", "aud": ["scoring"], "exp": exp, "endpoint": endpoint});
+        claims.as_object_mut().unwrap().extend(common.as_object().unwrap().clone());
+        let claims = claims.to_string();
         let header = json!({"alg": "ES256", "kid": self.kid}).to_string();
         let signed = format!("{}.{}", base64url(header.as_bytes()), base64url(claims.as_bytes()));
         let signature = self.pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();

@@ -1,6 +1,6 @@
 //! The settings of tokens.
 
-use crate::control::config::rows::millis;
+use crate::control::config::rows::{millis, number};
 use std::path::Path;
 
 use super::tls::secret_of;
@@ -160,6 +160,15 @@ pub(super) const STALE_MAX: Setting = millis!(
     2_592_000_000,
     limits.tokens.stale_max,
     "How long keys count after their source could last be read; then no token is accepted."
+);
+
+pub(super) const SUBJECTS_MAX: Setting = number!(
+    "max-token-subjects",
+    Tokens,
+    8,
+    10_000_000,
+    limits.token_subjects_max,
+    "Subjects of tokens whose part of the key rate limits is remembered, for each endpoint with such limits. Above that newcomers take over what those owe who owe least."
 );
 
 fn filled(text: &str) -> Result<&str, String> {

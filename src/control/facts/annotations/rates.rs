@@ -38,7 +38,8 @@ pub(super) const KEY_PER_SECOND: Annotation = Annotation {
     name: "key-rate-limit-per-second",
     range: RANGE,
     default: "no limit",
-    meaning: "The same for the requests with one key: the primary and the secondary key count apart.",
+    meaning: "The same for the requests with one key: the primary and the secondary key count apart. With tokens, for \
+              those of one subject.",
     read: |text, draft| set(&mut draft.settings.rates.key.per_second, number(text, 1, MOST).map(Some)),
     keep: |last, draft| draft.settings.rates.key.per_second = last.settings.rates.key.per_second,
 };
@@ -56,7 +57,8 @@ pub(super) const KEY_CONCURRENT: Annotation = Annotation {
     name: "key-rate-limit-concurrent",
     range: RANGE,
     default: "no limit",
-    meaning: "Requests with one key under way at a time, those that wait for a replica included.",
+    meaning: "Requests with one key, or with tokens of one subject, under way at a time, those that wait for a replica \
+              included.",
     read: |text, draft| set(&mut draft.settings.rates.key.concurrent, number(text, 1, MOST).map(Some)),
     keep: |last, draft| draft.settings.rates.key.concurrent = last.settings.rates.key.concurrent,
 };

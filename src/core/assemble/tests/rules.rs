@@ -341,6 +341,6 @@ fn rate_limits_are_the_oldest_services_and_what_has_no_effect_is_reported() {
     let changes = stage.publish();
     assert!(changes.iter().any(|change| change == "changed endpoint iris: other rate limits"), "{changes:?}");
     assert_eq!(stage.endpoint("iris").limiter.rates, other);
-    assert!(stage.problems().join("\n").contains("no effect where no key is asked for"));
+    assert!(stage.problems().join("\n").contains("no effect where neither a key nor a token is asked for"));
     assert!(Arc::ptr_eq(&stage.endpoint("iris").limiter.meters, &meters), "live state outlives the snapshot");
 }
