@@ -186,11 +186,18 @@ fn http1_builder(worker: &Worker) -> http1::Builder {
         .timer(TokioTimer::new())
         // The watch below keeps time, with one alarm for a connection instead of one for a head.
         .header_read_timeout(None)
-        .max_headers(limits.headers_max)
         .max_header_size(limits.head_bytes_max)
         .max_buf_size(limits.head_bytes_max.max(BUFFER_MIN) + BUFFER_MIN);
+    // Asked for by itself, hyper's own number costs two allocations of some kilobytes for each head. Below it, the
+    // exchange refuses what is over the limit.
+    if limits.headers_max > HEADERS_WITHOUT_ALLOCATION {
+        builder.max_headers(limits.headers_max);
+    }
     builder
 }
+
+/// So many headers hyper reads into an array on the stack, and refuses more, unless it is told otherwise.
+const HEADERS_WITHOUT_ALLOCATION: usize = 100;
 
 /// hyper wants at least this much room for a head and what follows it.
 const BUFFER_MIN: usize = 8 << 10;
