@@ -29,13 +29,14 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Sleep, sleep_until};
 
 use super::exchange::{exchange, open, record_unreadable};
+use super::headers::{self, Census};
 use super::link::{Doing, Link};
 use super::paced::{StreamExecutor, pace};
 use super::socket::Socket;
 use super::stream::AnswerBody;
 use super::tls::{Tls, Transport};
 use super::worker::{Phase, Worker};
-use super::{headers, listen, proxied, respond};
+use super::{listen, proxied, respond};
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
 
@@ -245,9 +246,10 @@ fn answer(link: &Arc<Link>, request: Request<Incoming>) -> impl Future<Output = 
 async fn handle(link: Arc<Link>, request: Request<Incoming>, is_last: bool) -> Answered {
     let version = request.version();
     let worker = link.worker.clone();
-    let ledger = open(&link, &request);
+    let census = Census::of(request.headers());
+    let ledger = open(&link, &request, census);
     let id = ledger.record.request_id.clone();
-    let exchange = AssertUnwindSafe(exchange(link, request, ledger)).catch_unwind();
+    let exchange = AssertUnwindSafe(exchange(link, request, census, ledger)).catch_unwind();
     let mut response = exchange.await.unwrap_or_else(|_| respond::panicked(id));
     if version != Version::HTTP_2 {
         *response.version_mut() = Version::HTTP_11;

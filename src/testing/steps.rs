@@ -9,7 +9,7 @@ use crate::core::limits::Limits;
 use crate::core::record::{AuthType, Record};
 use crate::core::snapshot::Access;
 use crate::core::token::Fault;
-use crate::data::headers::{self, Peer};
+use crate::data::headers::{self, Census, Peer};
 use crate::data::{auth, respond};
 
 /// The headers of a small request and of its answer, with what the rules ask for besides.
@@ -58,7 +58,7 @@ impl Heads {
 
     /// Whether the request is acceptable.
     pub fn check(&self, parts: &Parts) -> bool {
-        headers::check(parts, &self.limits).is_ok()
+        headers::check(parts, Census::of(&parts.headers), &self.limits).is_ok()
     }
 
     /// Checks the credentials.
@@ -68,15 +68,17 @@ impl Heads {
 
     /// Makes the request to the replica of the client's.
     pub fn to_replica(&mut self, parts: &mut Parts) {
-        headers::trace(&mut parts.headers, &mut self.dice);
+        let census = Census::of(&parts.headers);
+        headers::trace(&mut parts.headers, census, &mut self.dice);
         let address = ([192, 0, 2, 7], 40_000).into();
         let peer = Peer { address, ip: &self.ip, trusted: false, tls: None, limits: &self.limits };
-        headers::to_replica(parts, peer, &self.record, true, None);
+        headers::to_replica(parts, census, peer, &self.record, true, None);
     }
 
     /// Makes the answer to the client of the replica's.
     pub fn pass_on(&mut self, headers: &mut HeaderMap) -> StatusCode {
-        headers::settle_length(headers);
-        respond::pass_on(StatusCode::OK, headers, &mut self.record, false)
+        let census = Census::of(headers);
+        headers::settle_length(headers, census);
+        respond::pass_on(StatusCode::OK, headers, census, &mut self.record, false)
     }
 }
