@@ -1,6 +1,6 @@
 # The checks themselves are in .ci/run, for both.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test unit peers tls faults ingress cluster deploy image loadtest loadtest-smoke soak fmt lint deny doc
+.PHONY: help quickstart test unit cost peers tls faults ingress cluster deploy image loadtest loadtest-smoke soak fmt lint deny doc
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ test: ## everything that CI checks; installs what it needs
 
 unit: ## the Rust tests alone
 	@bash .ci/run test
+
+cost: ## instructions and allocations of an exchange, against benches/cost.json
+	@bash .ci/run cost
 
 peers: ## the router with the stock model server, real clients and Prometheus
 	@bash .ci/run peers

@@ -33,6 +33,7 @@ pub(crate) mod replica_tls;
 pub(crate) mod respond;
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub(crate) mod timing;
 pub mod tls;
 pub(crate) mod tunnel;
 pub(crate) mod upload;

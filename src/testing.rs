@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 pub mod client;
 pub mod fake_api;
 pub mod fuzz;
+pub mod lone;
 pub mod objects;
 pub mod replica;
 pub mod router;
+pub mod steps;
 pub mod world;
 
 /// How long a test waits for something that should happen at once. Never decides whether something was fast enough.

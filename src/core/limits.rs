@@ -125,7 +125,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             head_bytes_max: 64 << 10,
-            headers_max: 128,
+            headers_max: 100,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
             body_timeout: Duration::from_secs(30),

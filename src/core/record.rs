@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::outcome::Outcome;
@@ -36,10 +37,15 @@ impl AuthType {
 
 /// A UUID as the value of `x-request-id`.
 pub fn id_value(id: uuid::Uuid) -> HeaderValue {
-    let mut buffer = uuid::Uuid::encode_buffer();
-    let text = id.hyphenated().encode_lower(&mut buffer);
-    // Hexadecimal digits and dashes are always a valid value.
-    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    id.hyphenated().encode_lower(&mut text);
+    shared_value(text)
+}
+
+/// A value that will be cloned: it is shared from the start, where one that is copied takes an allocation more for that.
+pub fn shared_value<const N: usize>(text: [u8; N]) -> HeaderValue {
+    // Whoever calls it has text that is always a valid value.
+    HeaderValue::from_maybe_shared(Bytes::from_owner(text)).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
 }
 
 /// See the head of the file. All instants are on one clock; durations that were never measured are `None`.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::certificates::CertificateState;
-use super::count::Counter;
+use super::count::{Counter, micros};
 use super::facts::Problem;
 use super::failures::Failures;
 use super::memory::Memory;
@@ -80,7 +80,7 @@ impl Vitals {
 
     /// Microseconds since the process started.
     pub fn micros(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.born).as_micros()).unwrap_or(u64::MAX)
+        micros(now.saturating_duration_since(self.born))
     }
 
     /// The same in nanoseconds: the clock of rates.

@@ -29,13 +29,14 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Sleep, sleep_until};
 
 use super::exchange::{exchange, open, record_unreadable};
+use super::headers::{self, Census};
 use super::link::{Doing, Link};
 use super::paced::{StreamExecutor, pace};
 use super::socket::Socket;
 use super::stream::AnswerBody;
 use super::tls::{Tls, Transport};
 use super::worker::{Phase, Worker};
-use super::{headers, listen, proxied, respond};
+use super::{listen, proxied, respond};
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
 
@@ -186,11 +187,18 @@ fn http1_builder(worker: &Worker) -> http1::Builder {
         .timer(TokioTimer::new())
         // The watch below keeps time, with one alarm for a connection instead of one for a head.
         .header_read_timeout(None)
-        .max_headers(limits.headers_max)
         .max_header_size(limits.head_bytes_max)
         .max_buf_size(limits.head_bytes_max.max(BUFFER_MIN) + BUFFER_MIN);
+    // Asked for by itself, hyper's own number costs two allocations of some kilobytes for each head. Below it, the
+    // exchange refuses what is over the limit.
+    if limits.headers_max > HEADERS_WITHOUT_ALLOCATION {
+        builder.max_headers(limits.headers_max);
+    }
     builder
 }
+
+/// So many headers hyper reads into an array on the stack, and refuses more, unless it is told otherwise.
+const HEADERS_WITHOUT_ALLOCATION: usize = 100;
 
 /// hyper wants at least this much room for a head and what follows it.
 const BUFFER_MIN: usize = 8 << 10;
@@ -238,9 +246,10 @@ fn answer(link: &Arc<Link>, request: Request<Incoming>) -> impl Future<Output = 
 async fn handle(link: Arc<Link>, request: Request<Incoming>, is_last: bool) -> Answered {
     let version = request.version();
     let worker = link.worker.clone();
-    let ledger = open(&link, &request);
+    let census = Census::of(request.headers());
+    let ledger = open(&link, &request, census);
     let id = ledger.record.request_id.clone();
-    let exchange = AssertUnwindSafe(exchange(link, request, ledger)).catch_unwind();
+    let exchange = AssertUnwindSafe(exchange(link, request, census, ledger)).catch_unwind();
     let mut response = exchange.await.unwrap_or_else(|_| respond::panicked(id));
     if version != Version::HTTP_2 {
         *response.version_mut() = Version::HTTP_11;

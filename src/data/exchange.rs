@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
 use super::forward::{self, Answer, Outgoing, forward};
-use super::headers::{self, Peer};
+use super::headers::{self, Census, Kind, Peer};
 use super::ledger::Ledger;
 use super::link::Link;
 use super::respond::{self, Refused};
@@ -51,7 +51,12 @@ struct Route {
 const SMALL_BODY_MAX: u64 = 16 << 10;
 
 /// Handles one request.
-pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>, mut ledger: Ledger) -> Response<AnswerBody> {
+pub(crate) async fn exchange(
+    link: Arc<Link>,
+    request: Request<Incoming>,
+    census: Census,
+    mut ledger: Ledger,
+) -> Response<AnswerBody> {
     let server_timing = link.worker.limits().server_timing;
     let (mut parts, body) = request.into_parts();
     let path = match route::parse_path(parts.uri.path()) {
@@ -59,8 +64,8 @@ pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>, mut le
         Ok(PublicPath::Scoring { form, name, wanted }) => Ok(Target { form, name, wanted }),
         Err(error) => Err(unroutable(error)),
     };
-    let checked =
-        headers::check(&parts, link.worker.limits()).map_err(|(outcome, detail)| unacceptable(outcome, detail, &link));
+    let checked = headers::check(&parts, census, link.worker.limits())
+        .map_err(|(outcome, detail)| unacceptable(outcome, detail, &link));
     let checked = checked.and_then(|()| redirect::secured(&peer(&link), &parts));
     if checked.is_ok()
         && body.is_end_stream()
@@ -70,7 +75,7 @@ pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>, mut le
         return respond::preflight(allowed, ledger);
     }
     let routed = match (checked, path) {
-        (Ok(()), Ok(target)) => choose(&link, &parts.headers, &target, &mut ledger)
+        (Ok(()), Ok(target)) => choose(&link, &parts.headers, census, &target, &mut ledger)
             .and_then(|route| Ok((origin_form(&route.deployment, &target, parts.uri.query())?, route))),
         (Err(refused), _) | (_, Err(refused)) => Err(refused),
     };
@@ -95,8 +100,8 @@ pub(crate) async fn exchange(link: Arc<Link>, request: Request<Incoming>, mut le
             return respond::refuse(refused, ledger, server_timing);
         }
     };
-    route.upgrade = headers::wanted_upgrade(&parts);
-    match score(&link, &mut parts, body, target, &route, &mut ledger).await {
+    route.upgrade = headers::wanted_upgrade(&parts, census);
+    match score(&link, (&mut parts, census), body, target, &route, &mut ledger).await {
         Ok(answer) => pass_on(&link, parts, answer, &route, ledger).await,
         Err(refused) => respond::refuse(refused, ledger, server_timing),
     }
@@ -121,7 +126,7 @@ async fn read_small_body(link: &Link, headers: &HeaderMap, mut body: Incoming) -
 }
 
 /// Opens the ledger with what the head tells.
-pub(crate) fn open(link: &Arc<Link>, request: &Request<Incoming>) -> Ledger {
+pub(crate) fn open(link: &Arc<Link>, request: &Request<Incoming>, census: Census) -> Ledger {
     let headers = request.headers();
     let mut dice = link.worker.dice();
     let peer = peer(link);
@@ -132,9 +137,15 @@ pub(crate) fn open(link: &Arc<Link>, request: &Request<Incoming>) -> Ledger {
     record.version = request.version();
     record.user_agent = headers.get(http::header::USER_AGENT).cloned();
     record.client_certificate = peer.tls.and_then(|tls| Some(tls.client.as_ref()?.identity.clone()));
-    record.ms_request_id = headers::clean_client_id(headers, &headers::X_MS_REQUEST_ID);
-    record.client_request_id =
-        headers::clean_client_id(headers, &headers::X_MS_CLIENT_REQUEST_ID).or_else(|| record.ms_request_id.clone());
+    if census.has(Kind::MsRequestId) {
+        record.ms_request_id = headers::clean_client_id(headers, &headers::X_MS_REQUEST_ID);
+        record.client_request_id = record.ms_request_id.clone();
+    }
+    if census.has(Kind::MsClientRequestId)
+        && let Some(id) = headers::clean_client_id(headers, &headers::X_MS_CLIENT_REQUEST_ID)
+    {
+        record.client_request_id = Some(id);
+    }
     Ledger::new(record, link.clone())
 }
 
@@ -197,7 +208,13 @@ fn preflight(link: &Link, parts: &http::request::Parts, target: &Target<'_>, led
 }
 
 /// From names and credentials to a deployment.
-fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Ledger) -> Result<Route, Refused> {
+fn choose(
+    link: &Link,
+    headers: &HeaderMap,
+    census: Census,
+    target: &Target<'_>,
+    ledger: &mut Ledger,
+) -> Result<Route, Refused> {
     let worker = &link.worker;
     let snapshot = worker.shared.snapshot.load();
     let word = target.form.word();
@@ -227,7 +244,7 @@ fn choose(link: &Link, headers: &HeaderMap, target: &Target<'_>, ledger: &mut Le
     if endpoint.limiter.is_set() {
         ledger.passed = Some(meter(link, endpoint, caller(link, endpoint, headers, subject), ledger.record.started)?);
     }
-    let named = headers.get(headers::MODEL_DEPLOYMENT);
+    let named = if census.has(Kind::ModelDeployment) { headers.get(headers::MODEL_DEPLOYMENT) } else { None };
     let name = named.map(|name| name.to_str().unwrap_or("?"));
     let deployment = route::choose(endpoint, name, &mut worker.dice()).map_err(|outcome| {
         let message = match outcome {
@@ -295,7 +312,7 @@ fn origin_form(deployment: &Deployment, target: &Target<'_>, query: Option<&str>
 /// From a deployment to the head of its answer.
 async fn score(
     link: &Arc<Link>,
-    parts: &mut http::request::Parts,
+    (parts, census): (&mut http::request::Parts, Census),
     body: Incoming,
     target: Uri,
     route: &Route,
@@ -306,7 +323,8 @@ async fn score(
     let deployment = &route.deployment;
     let own_max = deployment.settings.body_bytes_max.unwrap_or(u64::MAX);
     let bytes_max = own_max.min(limits.body_bytes_max);
-    if headers::content_length(&parts.headers).is_some_and(|length| length > bytes_max) {
+    let announced = if census.has(Kind::ContentLength) { headers::content_length(&parts.headers) } else { None };
+    if announced.is_some_and(|length| length > bytes_max) {
         if link.is_http2() {
             discard(link.clone(), body);
         } else {
@@ -321,8 +339,8 @@ async fn score(
     if ledger.upload.is_none() {
         ledger.record.received = Some(ledger.record.started);
     }
-    ledger.record.trace_id = Some(headers::trace(&mut parts.headers, &mut worker.dice()));
-    headers::to_replica(parts, peer(link), &ledger.record, ledger.upload.is_some(), route.upgrade.as_ref());
+    ledger.record.trace_id = Some(headers::trace(&mut parts.headers, census, &mut worker.dice()));
+    headers::to_replica(parts, census, peer(link), &ledger.record, ledger.upload.is_some(), route.upgrade.as_ref());
     let outgoing = Outgoing {
         method: parts.method.clone(),
         target,
@@ -349,16 +367,18 @@ async fn pass_on(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return tunnel::open(link, parts, response, busy, route.upgrade.as_ref(), ledger);
     }
-    if !headers::is_plainly_chunked(response.headers()) {
+    let census = Census::of(response.headers());
+    if !headers::is_plainly_chunked(response.headers(), census) {
         busy.done(None, Instant::now());
         let message = "Replica closed connection before replying. Its answer has a transfer coding other than chunked.";
         return respond::refuse(Refused::new(Outcome::ReplicaReset, message), ledger, false);
     }
     let (mut head, incoming) = response.into_parts();
-    headers::settle_length(&mut head.headers);
-    let reusable = head.version == http::Version::HTTP_11 && !asks_to_close(&head.headers);
+    headers::settle_length(&mut head.headers, census);
+    let closes = census.has(Kind::Connection) && asks_to_close(&head.headers);
+    let reusable = head.version == http::Version::HTTP_11 && !closes;
     let server_timing = link.worker.limits().server_timing;
-    let status = respond::pass_on(head.status, &mut head.headers, &mut ledger.record, server_timing);
+    let status = respond::pass_on(head.status, &mut head.headers, census, &mut ledger.record, server_timing);
     ledger.record.status = Some(status);
     if let Some(marks) = &ledger.cors {
         marks.put(&mut head.headers);
@@ -373,10 +393,8 @@ async fn pass_on(
 
 /// Whether the replica closes the connection after this answer.
 fn asks_to_close(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(http::header::CONNECTION)
-        .iter()
-        .any(|value| value.as_bytes().to_ascii_lowercase().windows(5).any(|word| word == b"close"))
+    let says_so = |value: &HeaderValue| value.as_bytes().windows(5).any(|word| word.eq_ignore_ascii_case(b"close"));
+    headers.get_all(http::header::CONNECTION).iter().any(says_so)
 }
 
 /// The record of a request that could not be read.

@@ -13,11 +13,17 @@ use http::request::Parts;
 use http::{Method, Version};
 use uuid::Uuid;
 
+use self::census::is_like_client_cert;
+pub(crate) use self::census::{Census, Kind};
+pub(crate) use self::trace::trace;
 use super::tls::Secured;
 use crate::core::dice::Dice;
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
 use crate::core::record::{Record, id_value};
+
+mod census;
+mod trace;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const X_MS_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
@@ -28,8 +34,6 @@ pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forw
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -38,43 +42,43 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 pub(crate) type Fault = (Outcome, &'static str);
 
 /// Refuses heads that are over a limit, or that a replica could read differently.
-pub(crate) fn check(parts: &Parts, limits: &Limits) -> Result<(), Fault> {
+pub(crate) fn check(parts: &Parts, census: Census, limits: &Limits) -> Result<(), Fault> {
     let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    let lines: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if target + lines > limits.head_bytes_max {
+    if target + census.bytes > limits.head_bytes_max {
         return Err((Outcome::HeadTooLarge, "request line and headers are over max-head-bytes"));
     }
     if parts.headers.len() > limits.headers_max {
         return Err((Outcome::HeadTooLarge, "more request headers than max-headers"));
     }
-    let mut hosts = parts.headers.get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
+    if census.has_several(Kind::Host) {
         return Err((Outcome::Malformed, "more than one Host header"));
     }
-    if host.is_none() && parts.version == Version::HTTP_11 {
+    if !census.has(Kind::Host) && parts.version == Version::HTTP_11 {
         return Err((Outcome::Malformed, "no Host header"));
     }
-    if parts.headers.contains_key(TRANSFER_ENCODING) && parts.headers.contains_key(CONTENT_LENGTH) {
+    if census.has(Kind::TransferEncoding) && census.has(Kind::ContentLength) {
         return Err((Outcome::Malformed, "both Transfer-Encoding and Content-Length"));
     }
     if parts.method == Method::CONNECT {
         return Err((Outcome::Malformed, "CONNECT is for proxies, and this is none"));
     }
-    if !is_plainly_chunked(&parts.headers) {
+    if !is_plainly_chunked(&parts.headers, census) {
         return Err((Outcome::Malformed, "a Transfer-Encoding other than chunked"));
     }
-    if parts.headers.contains_key(TRANSFER_ENCODING) && parts.version != Version::HTTP_11 {
+    if census.has(Kind::TransferEncoding) && parts.version != Version::HTTP_11 {
         return Err((Outcome::Malformed, "Transfer-Encoding outside HTTP/1.1"));
     }
     Ok(())
 }
 
 /// Whether there is no transfer coding, or just `chunked`: others would be taken off by nobody.
-pub(crate) fn is_plainly_chunked(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let first = codings.next().is_none_or(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
-    first && codings.next().is_none()
+pub(crate) fn is_plainly_chunked(headers: &HeaderMap, census: Census) -> bool {
+    if !census.has(Kind::TransferEncoding) {
+        return true;
+    }
+    let coding = headers.get(TRANSFER_ENCODING);
+    let is_chunked = coding.is_none_or(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
+    is_chunked && !census.has_several(Kind::TransferEncoding)
 }
 
 /// The size that the client announced for its body.
@@ -115,7 +119,7 @@ impl Peer<'_> {
 
     /// The request's id: the trusted proxy's, else a fresh one.
     pub(crate) fn request_id(&self, headers: &HeaderMap, dice: &mut Dice) -> HeaderValue {
-        let kept = headers.get(X_REQUEST_ID).filter(|id| self.trusted && is_plain_id(id));
+        let kept = if self.trusted { headers.get(X_REQUEST_ID).filter(|id| is_plain_id(id)) } else { None };
         kept.cloned().unwrap_or_else(|| id_value(make_id(dice)))
     }
 }
@@ -151,55 +155,16 @@ pub(crate) fn clean_client_id(headers: &HeaderMap, name: &HeaderName) -> Option<
     HeaderValue::from_bytes(&clean).ok().filter(|value| !value.is_empty())
 }
 
-/// The 32 digits of the trace, where `traceparent` is valid.
-fn trace_id(headers: &HeaderMap) -> Option<[u8; 32]> {
-    let mut values = headers.get_all(TRACEPARENT).iter();
-    let bytes = values.next()?.as_bytes();
-    if values.next().is_some() || bytes.len() < 55 || (bytes.starts_with(b"00") && bytes.len() != 55) {
-        return None;
-    }
-    let is_hex = |range: std::ops::Range<usize>| {
-        bytes.get(range).is_some_and(|part| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
-    };
-    let dashes = [2, 35, 52].iter().all(|&at| bytes.get(at) == Some(&b'-'));
-    let id: [u8; 32] = bytes.get(3..35)?.try_into().ok()?;
-    let valid = dashes && is_hex(0..2) && is_hex(3..35) && is_hex(36..52) && is_hex(53..55);
-    (valid && !bytes.starts_with(b"ff") && id.iter().any(|&b| b != b'0')).then_some(id)
-}
-
-/// Sees to it that the request belongs to a trace, and says to which.
-pub(crate) fn trace(headers: &mut HeaderMap, dice: &mut Dice) -> [u8; 32] {
-    if let Some(id) = trace_id(headers) {
-        return id;
-    }
-    headers.remove(TRACESTATE);
-    let (trace, span) = (make_hex([dice.throw(), dice.throw() | 1]), make_hex([dice.throw() | 1, 0]));
-    let mut text = [0; 55];
-    let parts: [&[u8]; 5] = [b"00-", &trace, b"-", &span[..16], b"-01"];
-    text.iter_mut().zip(parts.into_iter().flatten()).for_each(|(byte, part)| *byte = *part);
-    if let Ok(value) = HeaderValue::from_bytes(&text) {
-        headers.insert(TRACEPARENT, value);
-    }
-    trace
-}
-
-fn make_hex(words: [u64; 2]) -> [u8; 32] {
-    let mut digits = [0; 32];
-    let nibbles = words.iter().flat_map(|word| (0..16).rev().map(move |at| (word >> (at * 4)) as usize & 0xf));
-    digits.iter_mut().zip(nibbles).for_each(|(digit, nibble)| *digit = b"0123456789abcdef"[nibble]);
-    digits
-}
-
 /// One answer, one length: none beside chunks, and one number where it was repeated.
-pub(crate) fn settle_length(headers: &mut HeaderMap) {
-    if headers.contains_key(TRANSFER_ENCODING) {
+pub(crate) fn settle_length(headers: &mut HeaderMap, census: Census) {
+    if census.has(Kind::TransferEncoding) {
         headers.remove(CONTENT_LENGTH);
         return;
     }
     let Some(length) = headers.get(CONTENT_LENGTH) else { return };
     // hyper has seen to it that all of them are equal.
     let first = length.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
-    if first.len() != length.len() || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+    if first.len() != length.len() || census.has_several(Kind::ContentLength) {
         let one = HeaderValue::from_bytes(first);
         headers.remove(CONTENT_LENGTH);
         if let Ok(one) = one {
@@ -209,30 +174,48 @@ pub(crate) fn settle_length(headers: &mut HeaderMap) {
 }
 
 /// What stays on one hop, in either direction (RFC 9110 §7.6.1), and what `Connection` names.
-pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .collect();
-        for name in named {
-            // The framing of the message is not for the peer to take away.
-            if name != CONTENT_LENGTH && name != HOST {
-                headers.remove(name);
-            }
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, census: Census) {
+    if census.has(Kind::Connection) {
+        let several = census.has_several(Kind::Connection);
+        let others: Vec<HeaderValue> =
+            if several { headers.get_all(CONNECTION).iter().skip(1).cloned().collect() } else { Vec::new() };
+        for value in headers.remove(CONNECTION).iter().chain(&others) {
+            remove_named(headers, value, census);
         }
-        headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS] {
-        headers.remove(name);
+    for (kind, name) in [
+        (Kind::KeepAlive, KEEP_ALIVE),
+        (Kind::ProxyConnection, PROXY_CONNECTION),
+        (Kind::Te, TE),
+        (Kind::TransferEncoding, TRANSFER_ENCODING),
+        (Kind::Upgrade, UPGRADE),
+        (Kind::Http2Settings, HTTP2_SETTINGS),
+    ] {
+        if census.has(kind) {
+            headers.remove(name);
+        }
+    }
+}
+
+/// What one line of `Connection` names.
+fn remove_named(headers: &mut HeaderMap, connection: &HeaderValue, census: Census) {
+    for name in connection.to_str().unwrap_or_default().split(',').map(str::trim) {
+        // These two say how long the connection lives. Hardly ever there is a header of that name.
+        let is_option = (name.eq_ignore_ascii_case("keep-alive") && !census.has(Kind::KeepAlive))
+            || (name.eq_ignore_ascii_case("close") && !census.has(Kind::Close));
+        // The framing of the message is not for the peer to take away.
+        let is_framing = name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("host");
+        if !is_option && !is_framing {
+            headers.remove(name);
+        }
     }
 }
 
 /// The protocol that the client wants to change to, where it may.
-pub(crate) fn wanted_upgrade(parts: &Parts) -> Option<HeaderValue> {
+pub(crate) fn wanted_upgrade(parts: &Parts, census: Census) -> Option<HeaderValue> {
+    if !census.has(Kind::Upgrade) {
+        return None;
+    }
     let wants = parts
         .headers
         .get_all(CONNECTION)
@@ -250,52 +233,61 @@ pub(crate) fn wanted_upgrade(parts: &Parts) -> Option<HeaderValue> {
 /// Makes the headers of the request to the replica out of those of the client.
 pub(crate) fn to_replica(
     parts: &mut Parts,
+    census: Census,
     peer: Peer<'_>,
     record: &Record,
     has_body: bool,
     upgrade: Option<&HeaderValue>,
 ) {
-    let accepts_trailers =
-        parts.headers.get(TE).is_some_and(|te| te.as_bytes().to_ascii_lowercase().windows(8).any(|w| w == b"trailers"));
-    remove_hop_by_hop(&mut parts.headers);
+    let accepts_trailers = census.has(Kind::Te)
+        && parts
+            .headers
+            .get(TE)
+            .is_some_and(|te| te.as_bytes().windows(8).any(|w| w.eq_ignore_ascii_case(b"trailers")));
+    remove_hop_by_hop(&mut parts.headers, census);
     let headers = &mut parts.headers;
-    headers.remove(EXPECT);
-    if !peer.limits.pass_authorization {
+    if census.has(Kind::Expect) {
+        headers.remove(EXPECT);
+    }
+    if census.has(Kind::Authorization) && !peer.limits.pass_authorization {
         headers.remove(AUTHORIZATION);
     }
+    let mut has_host = census.has(Kind::Host);
     if parts.version == Version::HTTP_2 {
         join_cookies(headers);
         if let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
             headers.insert(HOST, host);
+            has_host = true;
         }
     }
-    if !headers.contains_key(HOST)
-        && let Some(endpoint) = &record.endpoint
-    {
+    if !has_host && let Some(endpoint) = &record.endpoint {
         // HTTP/1.1 must have one.
         headers.insert(HOST, endpoint.name.header().clone());
     }
     if accepts_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    if has_body && !headers.contains_key(CONTENT_LENGTH) {
+    if has_body && !census.has(Kind::ContentLength) {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     if let Some(protocol) = upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol.clone());
     }
-    forward_client(headers, peer);
+    forward_client(headers, census, peer);
     headers.insert(X_REQUEST_ID, record.request_id.clone());
-    set_or_remove(headers, X_MS_CLIENT_REQUEST_ID, record.client_request_id.as_ref());
+    let (client_id, ms_id) = (record.client_request_id.as_ref(), record.ms_request_id.as_ref());
+    set_or_remove(headers, X_MS_CLIENT_REQUEST_ID, client_id, census.has(Kind::MsClientRequestId));
     // The stock server refuses long ones, so only the cleaned one is passed on.
-    set_or_remove(headers, X_MS_REQUEST_ID, record.ms_request_id.as_ref());
+    set_or_remove(headers, X_MS_REQUEST_ID, ms_id, census.has(Kind::MsRequestId));
 }
 
-fn set_or_remove(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {
+/// `was_there`: whether there may be something to remove.
+fn set_or_remove(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>, was_there: bool) {
     match value {
         Some(value) => drop(headers.insert(name, value.clone())),
-        None => drop(headers.remove(name)),
+        None if was_there => drop(headers.remove(name)),
+        None => {}
     }
 }
 
@@ -310,19 +302,19 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Tells the replica who the client is: appends to what a trusted proxy said, replaces what anybody else said.
-fn forward_client(headers: &mut HeaderMap, peer: Peer<'_>) {
+fn forward_client(headers: &mut HeaderMap, census: Census, peer: Peer<'_>) {
     let (ip, ip_value) = (peer.address.ip().to_canonical(), peer.ip.clone());
     let host = headers.get(HOST).cloned();
     let scheme = if peer.tls.is_some() { "https" } else { "http" };
-    forward_certificate(headers, peer);
+    forward_certificate(headers, census, peer);
     if !peer.trusted {
-        if headers.contains_key(FORWARDED) {
+        if census.has(Kind::Forwarded) && headers.contains_key(FORWARDED) {
             headers.insert(FORWARDED, forwarded_element(ip, scheme));
         }
         headers.insert(X_FORWARDED_FOR, ip_value.clone());
         headers.insert(X_REAL_IP, ip_value);
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-        set_or_remove(headers, X_FORWARDED_HOST, host.as_ref());
+        set_or_remove(headers, X_FORWARDED_HOST, host.as_ref(), census.has(Kind::ForwardedHost));
         return;
     }
     append_to_list(headers, &X_FORWARDED_FOR, ip_value.clone());
@@ -338,18 +330,13 @@ fn forward_client(headers: &mut HeaderMap, peer: Peer<'_>) {
 
 /// Says who the client is by its certificate, unless a trusted proxy already did. What anybody else says goes, also in a
 /// spelling that servers take for the same name (WSGI knows no difference between `-` and `_`).
-fn forward_certificate(headers: &mut HeaderMap, peer: Peer<'_>) {
-    let is_alike = |name: &&HeaderName| {
-        name.as_str().len() == X_FORWARDED_CLIENT_CERT.as_str().len()
-            && name
-                .as_str()
-                .bytes()
-                .zip(X_FORWARDED_CLIENT_CERT.as_str().bytes())
-                .all(|(a, b)| a == b || (a, b) == (b'_', b'-'))
-    };
-    let is_genuine = |name: &&HeaderName| peer.trusted && **name == X_FORWARDED_CLIENT_CERT;
-    while let Some(forged) = headers.keys().find(|name| is_alike(name) && !is_genuine(name)).cloned() {
-        headers.remove(forged);
+fn forward_certificate(headers: &mut HeaderMap, census: Census, peer: Peer<'_>) {
+    if census.has(Kind::ForwardedClientCert) {
+        let is_genuine = |name: &HeaderName| peer.trusted && *name == X_FORWARDED_CLIENT_CERT;
+        let is_forged = |name: &&HeaderName| is_like_client_cert(name.as_str()) && !is_genuine(name);
+        while let Some(forged) = headers.keys().find(is_forged).cloned() {
+            headers.remove(forged);
+        }
     }
     if let Some(client) = peer.tls.and_then(|tls| tls.client.as_ref()) {
         headers.entry(X_FORWARDED_CLIENT_CERT).or_insert_with(|| client.forwarded.clone());
@@ -374,11 +361,12 @@ fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue
 }
 
 /// Puts the ids of a request on its answer, whoever made it.
-pub(crate) fn identify(headers: &mut HeaderMap, record: &Record) {
+pub(crate) fn identify(headers: &mut HeaderMap, census: Census, record: &Record) {
     let ms_id = record.ms_request_id.as_ref().or(record.client_request_id.as_ref()).unwrap_or(&record.request_id);
     headers.insert(X_MS_REQUEST_ID, ms_id.clone());
     headers.insert(X_REQUEST_ID, record.request_id.clone());
-    set_or_remove(headers, X_MS_CLIENT_REQUEST_ID, record.client_request_id.as_ref());
+    let client_id = record.client_request_id.as_ref();
+    set_or_remove(headers, X_MS_CLIENT_REQUEST_ID, client_id, census.has(Kind::MsClientRequestId));
     if let Some(deployment) = &record.deployment {
         headers.insert(MODEL_DEPLOYMENT, deployment.name.header().clone());
     }

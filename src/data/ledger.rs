@@ -16,6 +16,7 @@ use super::cors::Marks;
 use super::entry;
 use super::link::Link;
 use super::upload::{Upload, discard};
+use crate::core::count::micros;
 use crate::core::limiter::Passed;
 use crate::core::outcome::Outcome;
 use crate::core::record::Record;
@@ -146,10 +147,6 @@ impl Drop for Open {
             ledger.close();
         }
     }
-}
-
-fn micros(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Drop for Ledger {

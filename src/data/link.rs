@@ -19,6 +19,7 @@ use super::pause::Pause;
 use super::tls::Secured;
 use super::worker::Worker;
 use crate::core::addresses::Place;
+use crate::core::count::micros;
 use crate::core::outcome::Outcome;
 
 /// What a connection is doing.
@@ -304,8 +305,4 @@ impl Link {
             self.blocked_us.store(self.worker.micros(Instant::now()).max(1), Ordering::Relaxed);
         }
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -20,6 +20,7 @@ use super::pending::{Busy, Lease, Pending, Unread};
 use super::pool;
 use super::upload::{Upload, UploadBody};
 use super::worker::Worker;
+use crate::core::count::micros;
 use crate::core::replica_tls::Wire;
 use crate::core::snapshot::{Deployment, Endpoint};
 use crate::core::state::MirrorShard;
@@ -132,7 +133,7 @@ impl Copy {
 
     async fn count(&mut self, counts: &MirrorShard, status: StatusCode, started: Instant) {
         counts.answered.bump(status.as_u16());
-        counts.duration.observe(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        counts.duration.observe(micros(started.elapsed()));
         let patience = self.deployment.settings.request_timeout;
         if let Ok(Ok(primary)) = tokio::time::timeout(patience, &mut self.primary).await {
             let same = primary.as_u16() / 100 == status.as_u16() / 100;

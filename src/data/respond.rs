@@ -10,15 +10,15 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderNa
 use http::{Response, StatusCode};
 use uuid::Uuid;
 
-use super::headers;
+use super::headers::{self, Census};
 use super::late::Late;
 use super::ledger::Ledger;
 use super::stream::AnswerBody;
+use super::timing;
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
 use crate::core::record::{Record, id_value};
 
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const LIMIT: HeaderName = HeaderName::from_static("x-scorefront-limit");
 const MODEL_ERROR_STATUS: HeaderName = HeaderName::from_static("ms-azureml-model-error-statuscode");
 const MODEL_ERROR_REASON: HeaderName = HeaderName::from_static("ms-azureml-model-error-reason");
@@ -128,7 +128,7 @@ pub(crate) fn refuse(refused: Refused, mut ledger: Ledger, server_timing: bool) 
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if server_timing {
-        time(&mut headers, &ledger.record);
+        timing::tell(&mut headers, &ledger.record);
     }
     let body = error_body(outcome.code(), &refused.message, &ledger.record.request_id);
     ledger.record.detail.get_or_insert_with(|| refused.message.into());
@@ -136,7 +136,8 @@ pub(crate) fn refuse(refused: Refused, mut ledger: Ledger, server_timing: bool) 
 }
 
 fn local(status: StatusCode, mut headers: HeaderMap, body: Bytes, ledger: Ledger) -> Response<AnswerBody> {
-    headers::identify(&mut headers, &ledger.record);
+    // Made here, it has none of those that would have to go.
+    headers::identify(&mut headers, Census::default(), &ledger.record);
     if let Some(marks) = &ledger.cors {
         marks.put(&mut headers);
     }
@@ -163,13 +164,14 @@ pub(crate) fn panicked(id: HeaderValue) -> Response<AnswerBody> {
 pub(crate) fn pass_on(
     status: StatusCode,
     headers: &mut HeaderMap,
+    census: Census,
     record: &mut Record,
     server_timing: bool,
 ) -> StatusCode {
-    headers::remove_hop_by_hop(headers);
-    headers::identify(headers, record);
+    headers::remove_hop_by_hop(headers, census);
+    headers::identify(headers, census, record);
     if server_timing {
-        time(headers, record);
+        timing::tell(headers, record);
     }
     if status != StatusCode::INTERNAL_SERVER_ERROR {
         record.outcome = Outcome::Served;
@@ -179,29 +181,6 @@ pub(crate) fn pass_on(
     headers.insert(MODEL_ERROR_STATUS, HeaderValue::from_static("500"));
     headers.insert(MODEL_ERROR_REASON, HeaderValue::from_static("model_error"));
     Outcome::ModelError.status()
-}
-
-/// `Server-Timing`: how long the request waited for a slot, and how long the replica took to begin its answer.
-fn time(headers: &mut HeaderMap, record: &Record) {
-    let Some(queued) = record.queued else { return };
-    let mut text = String::with_capacity(48);
-    let _ = write!(text, "queue;dur={}", Millis(queued.as_micros()));
-    if let (Some(admitted), Some(answered)) = (record.admitted, record.answered) {
-        let upstream = answered.saturating_duration_since(admitted);
-        let _ = write!(text, ", upstream;dur={}", Millis(upstream.as_micros()));
-    }
-    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
-        headers.append(SERVER_TIMING, value);
-    }
-}
-
-/// Microseconds shown as milliseconds with three decimals.
-struct Millis(u128);
-
-impl std::fmt::Display for Millis {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
-    }
 }
 
 fn error_body(code: &str, message: &str, id: &HeaderValue) -> String {

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::connection::Guard;
 use super::counted::Counted;
-use super::headers;
+use super::headers::{self, Census};
 use super::ledger::Ledger;
 use super::link::Link;
 use super::pending::Busy;
@@ -49,8 +49,9 @@ pub(crate) fn open(
         return respond::refuse(refused, ledger, false);
     };
     let replica = hyper::upgrade::on(&mut response);
-    headers::remove_hop_by_hop(response.headers_mut());
-    headers::identify(response.headers_mut(), &ledger.record);
+    let census = Census::of(response.headers());
+    headers::remove_hop_by_hop(response.headers_mut(), census);
+    headers::identify(response.headers_mut(), census, &ledger.record);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
     response.headers_mut().insert(UPGRADE, protocol);
     ledger.record.status = Some(StatusCode::SWITCHING_PROTOCOLS);

@@ -21,7 +21,7 @@ use crate::core::proxy_protocol::{self, Reading};
 use crate::core::route::{PublicPath, Wanted, parse_path};
 use crate::core::token::{self, KeySet, Rules};
 use crate::core::x509::Certificate;
-use crate::data::headers;
+use crate::data::headers::{self, Census};
 
 /// One parser with what must hold of it.
 pub struct Target {
@@ -77,7 +77,8 @@ fn decode(bytes: &[u8]) -> Vec<u8> {
 /// A head that is taken has one host and one framing, and nothing of one hop is left for the next.
 fn head(bytes: &[u8]) {
     let Some(mut parts) = read_head(bytes) else { return };
-    if headers::check(&parts, &Limits::default()).is_err() {
+    let census = Census::of(&parts.headers);
+    if headers::check(&parts, census, &Limits::default()).is_err() {
         return;
     }
     let count = |parts: &Parts, name| parts.headers.get_all(name).iter().count();
@@ -86,12 +87,12 @@ fn head(bytes: &[u8]) {
     assert!(count(&parts, TRANSFER_ENCODING) == 0 || count(&parts, CONTENT_LENGTH) == 0, "{:?}", parts.headers);
     let id = headers::clean_client_id(&parts.headers, &HeaderName::from_static("x-ms-client-request-id"));
     assert!(id.is_none_or(|id| (1..=40).contains(&id.len()) && id.to_str().is_ok()), "{:?}", parts.headers);
-    let trace = headers::trace(&mut parts.headers, &mut Dice::new(7));
+    let trace = headers::trace(&mut parts.headers, census, &mut Dice::new(7));
     let traced = parts.headers.get("traceparent").map(HeaderValue::as_bytes).unwrap_or_default();
     assert_eq!(traced.get(3..35), Some(&trace[..]), "{:?}", parts.headers);
-    let upgrade = headers::wanted_upgrade(&parts);
+    let upgrade = headers::wanted_upgrade(&parts, census);
     assert!(upgrade.is_none_or(|protocol| !protocol.as_bytes().contains(&b',')), "{:?}", parts.headers);
-    headers::remove_hop_by_hop(&mut parts.headers);
+    headers::remove_hop_by_hop(&mut parts.headers, census);
     for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
         assert_eq!(count(&parts, name), 0, "{:?}", parts.headers);
     }

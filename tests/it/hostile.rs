@@ -41,6 +41,23 @@ async fn a_head_over_a_limit_gets_431_with_the_setting() {
 }
 
 #[tokio::test]
+async fn the_number_of_headers_is_the_setting_above_and_below_the_default() {
+    for max in [20, 100, 300] {
+        let replica = ScriptedReplica::start(|_| ok("[]")).await;
+        let world = World::new().deployment("blue", &[], &[replica.address]);
+        let router = Router::start_with(&world, |config| config.limits.headers_max = max).await;
+        for (headers, status) in [(max, 200), (max + 1, 431)] {
+            // Host, Authorization and Content-Length are three of them.
+            let others: Vec<String> = (3..headers).map(|n| format!("x-{n}: 1")).collect();
+            let lines: Vec<&str> = others.iter().map(String::as_str).chain([KEY]).collect();
+            let got = router.client().await.ask(request("POST", PATH, &lines, "[]")).await;
+            assert_eq!(got.status, status, "{headers} headers where {max} may be");
+        }
+        router.drain().await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_http_gets_400_with_an_id_that_is_in_the_log() {
     let (replica, router) = start().await;
     for bytes in [

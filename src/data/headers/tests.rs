@@ -1,6 +1,30 @@
+use super::trace::trace_id;
 use super::*;
 use crate::data::tls::client::ClientCertificate;
 use http::Request;
+
+fn to_replica(parts: &mut Parts, peer: Peer<'_>, record: &Record, has_body: bool, upgrade: Option<&HeaderValue>) {
+    let census = Census::of(&parts.headers);
+    super::to_replica(parts, census, peer, record, has_body, upgrade);
+}
+
+fn check(parts: &Parts, limits: &Limits) -> Result<(), Fault> {
+    super::check(parts, Census::of(&parts.headers), limits)
+}
+
+fn wanted_upgrade(parts: &Parts) -> Option<HeaderValue> {
+    super::wanted_upgrade(parts, Census::of(&parts.headers))
+}
+
+fn trace(headers: &mut HeaderMap, dice: &mut Dice) -> [u8; 32] {
+    let census = Census::of(headers);
+    super::trace(headers, census, dice)
+}
+
+fn identify(headers: &mut HeaderMap, record: &Record) {
+    let census = Census::of(headers);
+    super::identify(headers, census, record);
+}
 
 fn parts(version: Version, lines: &[(&str, &str)]) -> Parts {
     let mut builder = Request::builder().method("POST").uri("/api/v1/endpoint/iris/score").version(version);

@@ -7,6 +7,9 @@
 /// two at the limit is left out. Each byte becomes six at most.
 pub(crate) fn escape(out: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) {
     let cut = bytes.len() > bytes_max;
+    if !cut && is_all_plain(bytes) {
+        return out.extend_from_slice(bytes);
+    }
     let mut rest = bytes.get(..bytes_max).unwrap_or(bytes);
     while !rest.is_empty() {
         let plain = rest.iter().position(|&byte| !is_plain(byte)).unwrap_or(rest.len());
@@ -19,6 +22,31 @@ pub(crate) fn escape(out: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) {
 /// Bytes that go through as they are.
 fn is_plain(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\'
+}
+
+/// The same of all bytes, eight at a time: nearly every text is like that.
+fn is_all_plain(bytes: &[u8]) -> bool {
+    let chunks = bytes.chunks_exact(8);
+    let mut last = [b' '; 8];
+    for (to, from) in last.iter_mut().zip(chunks.remainder()) {
+        *to = *from;
+    }
+    let mut odd = odd_bytes(last);
+    for chunk in chunks {
+        odd |= chunk.try_into().map_or(u64::MAX, odd_bytes);
+    }
+    odd == 0
+}
+
+/// Not zero where one of the bytes is not plain.
+fn odd_bytes(bytes: [u8; 8]) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = ONES << 7;
+    let word = u64::from_ne_bytes(bytes);
+    // The high bit of a byte that is below `limit`; also of some above one that is, which does not matter here.
+    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGH;
+    let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    (word & HIGH) | below(word, 0x20) | equal(0x7f) | equal(b'"') | equal(b'\\')
 }
 
 /// Appends the first character of `odd`, which is not plain, and returns what follows it.
@@ -105,6 +133,18 @@ mod tests {
         assert_eq!(escaped("ab€".as_bytes(), 4), "ab");
         assert_eq!(escaped("ab€".as_bytes(), 5), "ab€");
         assert_eq!(escaped(b"abc", 2), "ab");
+    }
+
+    #[test]
+    fn eight_bytes_are_plain_if_each_of_them_is() {
+        for byte in 0..=u8::MAX {
+            for at in 0..11 {
+                let mut bytes = *b"plain bytes";
+                bytes[at] = byte;
+                assert_eq!(is_all_plain(&bytes), is_plain(byte), "{byte:#x} at {at}");
+            }
+        }
+        assert!(is_all_plain(b""));
     }
 
     proptest! {

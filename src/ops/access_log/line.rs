@@ -23,9 +23,18 @@ const ID_MAX: usize = 128;
 const DETAIL_MAX: usize = 256;
 const CERTIFICATE_MAX: usize = 256;
 
+/// What goes before a value: the comma and the name, and before a text its quotation mark.
+struct Field {
+    number: &'static [u8],
+    text: &'static [u8],
+}
+
 macro_rules! fields {
     ($($(#[doc = $meaning:literal])* $constant:ident = $name:literal;)*) => {
-        $(const $constant: &[u8] = concat!("\"", $name, "\":").as_bytes();)*
+        $(const $constant: Field = Field {
+            number: concat!(",\"", $name, "\":").as_bytes(),
+            text: concat!(",\"", $name, "\":\"").as_bytes(),
+        };)*
 
         /// Every field of the access log in order, with its meaning.
         pub const FIELDS: &[(&str, &str)] = &[$(($name, concat!($($meaning),*)),)*];
@@ -100,8 +109,8 @@ fields! {
 /// Appends the line of an exchange that was over at `end`.
 pub(super) fn write(out: &mut Vec<u8>, record: &Record, end: Instant) {
     out.push(b'{');
-    out.extend_from_slice(START_TIME);
-    out.push(b'"');
+    // Without a comma, because it is the first.
+    out.extend_from_slice(START_TIME.text.strip_prefix(b",").unwrap_or_default());
     write_time(out, record.started_at);
     out.push(b'"');
     write_request(out, record);
@@ -130,8 +139,7 @@ fn write_request(out: &mut Vec<u8>, record: &Record) {
     if let Some(agent) = &record.user_agent {
         text(out, USER_AGENT, agent.as_bytes(), USER_AGENT_MAX);
     }
-    field(out, CLIENT_IP);
-    out.push(b'"');
+    out.extend_from_slice(CLIENT_IP.text);
     write_ip(out, record.client_ip);
     out.push(b'"');
 }
@@ -206,35 +214,27 @@ fn reason_phrase(status: StatusCode) -> &'static str {
     status.canonical_reason().unwrap_or("Unregistered")
 }
 
-/// The comma and the name; `name` has quotes and colon already.
-fn field(out: &mut Vec<u8>, name: &[u8]) {
-    out.push(b',');
-    out.extend_from_slice(name);
-}
-
 /// A text that needs no escaping.
-fn plain(out: &mut Vec<u8>, name: &[u8], value: &str) {
-    field(out, name);
-    out.push(b'"');
+fn plain(out: &mut Vec<u8>, field: Field, value: &str) {
+    out.extend_from_slice(field.text);
     out.extend_from_slice(value.as_bytes());
     out.push(b'"');
 }
 
-fn text(out: &mut Vec<u8>, name: &[u8], value: &[u8], bytes_max: usize) {
-    field(out, name);
-    out.push(b'"');
+fn text(out: &mut Vec<u8>, field: Field, value: &[u8], bytes_max: usize) {
+    out.extend_from_slice(field.text);
     escape(out, value, bytes_max);
     out.push(b'"');
 }
 
-fn integer(out: &mut Vec<u8>, name: &[u8], value: u64) {
-    field(out, name);
+fn integer(out: &mut Vec<u8>, field: Field, value: u64) {
+    out.extend_from_slice(field.number);
     write_integer(out, value);
 }
 
-fn millis(out: &mut Vec<u8>, name: &[u8], value: Option<Duration>) {
+fn millis(out: &mut Vec<u8>, field: Field, value: Option<Duration>) {
     if let Some(value) = value {
-        field(out, name);
+        out.extend_from_slice(field.number);
         write_millis(out, value);
     }
 }

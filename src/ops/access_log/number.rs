@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::core::count::micros;
+
 /// Appends a whole number.
 pub(crate) fn write_integer(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
@@ -27,7 +29,7 @@ pub(crate) fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
 
 /// Appends milliseconds with three decimals.
 pub(crate) fn write_millis(out: &mut Vec<u8>, duration: Duration) {
-    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let micros = micros(duration);
     let rest = (micros % 1000) as u32;
     write_integer(out, micros / 1000);
     out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);

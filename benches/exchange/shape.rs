@@ -1,0 +1,179 @@
+//! The peers of an exchange, and the shapes that it can have.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use scorefront::ops::access_log::LogTarget;
+use scorefront::testing::lone::LoneWorker;
+use scorefront::testing::world::World;
+use tokio::runtime::Runtime;
+use tokio::task::yield_now;
+
+/// What an exchange is like. The request and the answer are small ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// All connections stay open.
+    KeepAlive,
+    /// The replica closes after each answer, as the stock model server does.
+    Closing,
+}
+
+impl Shape {
+    pub(crate) const ALL: [Self; 2] = [Self::KeepAlive, Self::Closing];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::KeepAlive => "keep-alive",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+/// As Python's `requests` sends it; 47 bytes of JSON.
+const REQUEST: &[u8] = b"POST /api/v1/endpoint/iris/score HTTP/1.1\r\n\
+    Host: models.example.com\r\n\
+    User-Agent: python-requests/2.32.3\r\n\
+    Accept-Encoding: gzip, deflate\r\n\
+    Accept: */*\r\n\
+    Connection: keep-alive\r\n\
+    Content-Type: application/json\r\n\
+    Authorization: Bearer secret-1\r\n\
+    Content-Length: 47\r\n\r\n\
+    {\"data\": [[5.1, 3.5, 1.4, 0.2, 6.7, 3.1, 4.4]]}";
+const REQUEST_END: &[u8] = b"4.4]]}";
+
+const ANSWER: &str = "HTTP/1.1 200 OK\r\n\
+    Server: gunicorn\r\n\
+    Date: Sat, 28 Nov 2026 08:00:00 GMT\r\n\
+    Connection: CONNECTION\r\n\
+    Content-Type: application/json\r\n\
+    Content-Length: 36\r\n\
+    x-ms-run-function-failed: False\r\n\r\n\
+    {\"result\": [0, 1, 2, 0], \"ok\": true}";
+const ANSWER_END: &[u8] = b"\"ok\": true}";
+
+/// Endpoints beside the one that is asked.
+const NEIGHBOURS: usize = 99;
+/// Replicas of that one.
+const REPLICAS: usize = 2;
+/// Turns of the runtime after which an exchange is taken to hang.
+const TURNS_MAX: usize = 1000;
+
+/// A client, replicas, and the router between them.
+pub(crate) struct Bench {
+    runtime: Runtime,
+    worker: LoneWorker,
+    client: TcpStream,
+    replicas: Vec<Replica>,
+    answer: Vec<u8>,
+    closes: bool,
+}
+
+struct Replica {
+    listener: TcpListener,
+    connections: Vec<TcpStream>,
+}
+
+impl Bench {
+    pub(crate) fn start(shape: Shape) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let replicas: Vec<_> = (0..REPLICAS).map(|_| Replica::start()).collect();
+        let addresses: Vec<SocketAddr> = replicas.iter().map(Replica::address).collect();
+        let mut world = World::new().deployment("blue", &[], &addresses);
+        for number in 0..NEIGHBOURS {
+            world = world.v1_service(&format!("neighbour-{number}"), &addresses);
+        }
+        let log = LogTarget::File("/dev/null".into());
+        let worker = runtime.block_on(LoneWorker::start(&world, &log)).expect("the worker starts");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("a connection");
+        client.set_nodelay(true).expect("a connected socket takes options");
+        client.set_nonblocking(true).expect("a connected socket takes options");
+        let (socket, _) = listener.accept().expect("the connection arrives");
+        runtime.block_on(async { worker.serve(socket) }).expect("the worker takes it");
+        let closes = shape == Shape::Closing;
+        let answer = ANSWER.replace("CONNECTION", if closes { "close" } else { "keep-alive" }).into_bytes();
+        Self { runtime, worker, client, replicas, answer, closes }
+    }
+
+    /// Whatever the worker has to do now: a look at the sockets, the tasks that are ready then, and another look.
+    pub(crate) fn turn(&mut self) {
+        self.runtime.block_on(async {
+            yield_now().await;
+            yield_now().await;
+        });
+    }
+
+    /// One exchange; `turn` is called as often as it takes.
+    pub(crate) fn exchange(&mut self, mut turn: impl FnMut(&mut Self)) {
+        self.client.write_all(REQUEST).expect("the router reads");
+        self.until("the request reaches a replica", &mut turn, |bench| {
+            bench.replicas.iter_mut().any(|replica| replica.serve(&bench.answer, bench.closes))
+        });
+        self.until("the answer reaches the client", &mut turn, |bench| {
+            let mut buffer = [0; 4096];
+            let Some(read) = read(&mut bench.client, &mut buffer) else { return false };
+            assert!(read.starts_with(b"HTTP/1.1 200") && read.ends_with(ANSWER_END), "{}", read.escape_ascii());
+            true
+        });
+    }
+
+    fn until(&mut self, what: &str, turn: &mut impl FnMut(&mut Self), done: impl Fn(&mut Self) -> bool) {
+        for _ in 0..TURNS_MAX {
+            turn(self);
+            if done(self) {
+                return;
+            }
+        }
+        panic!("not after {TURNS_MAX} turns: {what}");
+    }
+
+    /// Checks that nothing was left out of the count: each exchange has its line in the log.
+    pub(crate) fn finish(self, exchanges: u32) {
+        assert_eq!(self.worker.lines(), u64::from(exchanges));
+    }
+}
+
+impl Replica {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        listener.set_nonblocking(true).expect("a bound socket takes options");
+        Self { listener, connections: Vec::new() }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("it is bound")
+    }
+
+    /// Answers a request that has arrived. Says whether there was one.
+    fn serve(&mut self, answer: &[u8], closes: bool) -> bool {
+        while let Ok((socket, _)) = self.listener.accept() {
+            socket.set_nonblocking(true).expect("a connected socket takes options");
+            socket.set_nodelay(true).expect("a connected socket takes options");
+            self.connections.push(socket);
+        }
+        let mut buffer = [0; 4096];
+        let Some(at) = self.connections.iter_mut().position(|socket| {
+            let Some(read) = read(socket, &mut buffer) else { return false };
+            assert!(read.starts_with(b"POST /score HTTP/1.1\r\n") && read.ends_with(REQUEST_END), "{read:?}");
+            true
+        }) else {
+            return false;
+        };
+        self.connections[at].write_all(answer).expect("the router reads");
+        if closes {
+            self.connections.remove(at);
+        }
+        true
+    }
+}
+
+/// What has arrived, if anything. The messages here are small enough to arrive in one piece.
+fn read<'b>(socket: &mut TcpStream, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    match socket.read(buffer) {
+        Ok(0) => panic!("the router closed a connection"),
+        Ok(n) => Some(&buffer[..n]),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        Err(error) => panic!("{error}"),
+    }
+}

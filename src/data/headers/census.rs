@@ -1,0 +1,177 @@
+//! Which of the headers that the rules are about a message has.
+//!
+//! Made in one pass over the names. To ask the map for each costs a hash and a probe, and of all the headers that the
+//! rules are about, a message usually has four or five.
+//! Holds: what the census does not have the map does not have, unless it was put there since.
+
+use http::header::{self, HeaderMap, HeaderName};
+
+/// See the head of the file.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Census {
+    seen: u32,
+    seen_again: u32,
+    /// Of the lines of the headers, with `: ` and the end of the line.
+    pub(crate) bytes: usize,
+}
+
+macro_rules! kinds {
+    ($($name:ident),* $(,)?) => {
+        /// One header, or several that the rules treat alike.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub(crate) enum Kind {
+            $($name),*
+        }
+
+        #[cfg(test)]
+        const ALL: &[Kind] = &[$(Kind::$name),*];
+    };
+}
+
+kinds! {
+    Authorization,
+    Close,
+    Connection,
+    ContentLength,
+    Cookie,
+    Expect,
+    Forwarded,
+    ForwardedClientCert,
+    ForwardedHost,
+    Host,
+    Http2Settings,
+    KeepAlive,
+    ModelDeployment,
+    MsClientRequestId,
+    MsRequestId,
+    ProxyConnection,
+    Te,
+    Traceparent,
+    Tracestate,
+    TransferEncoding,
+    Upgrade,
+}
+
+impl Kind {
+    fn of(name: &HeaderName) -> Option<Self> {
+        Some(match *name {
+            header::AUTHORIZATION => Self::Authorization,
+            header::CONNECTION => Self::Connection,
+            header::CONTENT_LENGTH => Self::ContentLength,
+            header::COOKIE => Self::Cookie,
+            header::EXPECT => Self::Expect,
+            header::FORWARDED => Self::Forwarded,
+            header::HOST => Self::Host,
+            header::TE => Self::Te,
+            header::TRANSFER_ENCODING => Self::TransferEncoding,
+            header::UPGRADE => Self::Upgrade,
+            _ => return Self::of_others(name.as_str()),
+        })
+    }
+
+    fn of_others(name: &str) -> Option<Self> {
+        Some(match name {
+            "close" => Self::Close,
+            "keep-alive" => Self::KeepAlive,
+            "tracestate" => Self::Tracestate,
+            "traceparent" => Self::Traceparent,
+            "http2-settings" => Self::Http2Settings,
+            "x-ms-request-id" => Self::MsRequestId,
+            "proxy-connection" => Self::ProxyConnection,
+            "x-forwarded-host" => Self::ForwardedHost,
+            "x-ms-client-request-id" => Self::MsClientRequestId,
+            "azureml-model-deployment" => Self::ModelDeployment,
+            other if is_like_client_cert(other) => Self::ForwardedClientCert,
+            _ => return None,
+        })
+    }
+}
+
+/// Also in a spelling that servers take for the same name: WSGI knows no difference between `-` and `_`.
+pub(super) fn is_like_client_cert(name: &str) -> bool {
+    const NAME: &str = "x-forwarded-client-cert";
+    name.len() == NAME.len() && name.bytes().zip(NAME.bytes()).all(|(a, b)| a == b || (a, b) == (b'_', b'-'))
+}
+
+impl Census {
+    /// Of these headers.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut census = Self::default();
+        for (name, value) in headers {
+            census.bytes += name.as_str().len() + value.len() + 4;
+            if let Some(kind) = Kind::of(name) {
+                let bit = 1 << kind as u8;
+                census.seen_again |= census.seen & bit;
+                census.seen |= bit;
+            }
+        }
+        census
+    }
+
+    /// Whether there is one.
+    pub(crate) fn has(self, kind: Kind) -> bool {
+        self.seen & (1 << kind as u8) != 0
+    }
+
+    /// Whether there are several.
+    pub(crate) fn has_several(self, kind: Kind) -> bool {
+        self.seen_again & (1 << kind as u8) != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    /// As the map spells it.
+    fn name(kind: Kind) -> &'static str {
+        match kind {
+            Kind::Authorization => "authorization",
+            Kind::Close => "close",
+            Kind::Connection => "connection",
+            Kind::ContentLength => "content-length",
+            Kind::Cookie => "cookie",
+            Kind::Expect => "expect",
+            Kind::Forwarded => "forwarded",
+            Kind::ForwardedClientCert => "x_forwarded_client-cert",
+            Kind::ForwardedHost => "x-forwarded-host",
+            Kind::Host => "host",
+            Kind::Http2Settings => "http2-settings",
+            Kind::KeepAlive => "keep-alive",
+            Kind::ModelDeployment => "azureml-model-deployment",
+            Kind::MsClientRequestId => "x-ms-client-request-id",
+            Kind::MsRequestId => "x-ms-request-id",
+            Kind::ProxyConnection => "proxy-connection",
+            Kind::Te => "te",
+            Kind::Traceparent => "traceparent",
+            Kind::Tracestate => "tracestate",
+            Kind::TransferEncoding => "transfer-encoding",
+            Kind::Upgrade => "upgrade",
+        }
+    }
+
+    #[test]
+    fn every_header_is_seen_alone_and_none_for_another() {
+        for &kind in ALL {
+            let mut headers = HeaderMap::new();
+            headers.append(name(kind).parse::<HeaderName>().unwrap(), HeaderValue::from_static("1"));
+            let census = Census::of(&headers);
+            let seen: Vec<_> = ALL.iter().filter(|kind| census.has(**kind)).collect();
+            assert_eq!(seen, [&kind]);
+            assert!(!census.has_several(kind));
+            assert_eq!(census.bytes, name(kind).len() + 5);
+            headers.append(name(kind).parse::<HeaderName>().unwrap(), HeaderValue::from_static("2"));
+            assert!(Census::of(&headers).has_several(kind));
+        }
+    }
+
+    #[test]
+    fn others_are_counted_but_not_seen() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-own", HeaderValue::from_static("12"));
+        let census = Census::of(&headers);
+        assert_eq!((census.seen, census.bytes), (0, 11));
+    }
+}
