@@ -62,7 +62,8 @@ impl LoneWorker {
 /// What the router would serve of this world.
 pub async fn snapshot(world: &World) -> Arc<Snapshot> {
     let sources = vec![Source::Text { name: "world".to_owned(), text: world.text().to_owned() }];
-    let discovery = Discovery { sources, namespaces: Vec::new(), workers: 1, state_file: None };
+    let discovery =
+        Discovery { sources, namespaces: Vec::new(), workers: 1, router: Default::default(), state_file: None };
     let (snapshot, problems) = discovery::load(discovery, PATIENCE).await.expect("the world is complete");
     assert!(problems.is_empty(), "{problems:?}");
     snapshot
