@@ -22,6 +22,7 @@ pub(crate) mod linger;
 pub(crate) mod link;
 pub mod listen;
 pub(crate) mod mirror;
+pub(crate) mod outgoing;
 pub(crate) mod paced;
 pub(crate) mod pending;
 pub(crate) mod pool;

@@ -312,10 +312,12 @@ impl Watch {
                 leave(connection.as_mut());
             }
             // The connection itself counts requests, so only then can it have had its last one.
-            let over_or_used_up = poll_fn(|context| match connection.as_mut().poll(context) {
-                Poll::Ready(end) => Poll::Ready(Some(end)),
-                Poll::Pending if !left && self.link.must_leave() => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
+            let over_or_used_up = poll_fn(|context| {
+                if let Poll::Ready(end) = connection.as_mut().poll(context) {
+                    return Poll::Ready(Some(end));
+                }
+                self.link.time_head();
+                if !left && self.link.must_leave() { Poll::Ready(None) } else { Poll::Pending }
             });
             tokio::select! {
                 // The connection first: what it has to say may be that it is done.

@@ -13,10 +13,11 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
-use super::forward::{self, Answer, Outgoing, forward};
+use super::forward::{self, Answer, forward};
 use super::headers::{self, Census, Kind, Peer};
 use super::ledger::Ledger;
 use super::link::Link;
+use super::outgoing::Outgoing;
 use super::respond::{self, Refused};
 use super::stream::{AnswerBody, Passing};
 use super::upload::{Upload, discard};
@@ -328,12 +329,8 @@ async fn score(
     }
     ledger.record.trace_id = Some(headers::trace(&mut parts.headers, census, &mut worker.dice()));
     headers::to_replica(parts, census, peer(link), &ledger.record, ledger.upload.is_some(), route.upgrade.as_ref());
-    let outgoing = Outgoing {
-        method: parts.method.clone(),
-        target,
-        headers: std::mem::take(&mut parts.headers),
-        upload: ledger.upload.clone(),
-    };
+    let headers = std::mem::take(&mut parts.headers);
+    let outgoing = Outgoing::new(parts.method.clone(), target, headers, ledger.upload.clone());
     if !route.named && route.upgrade.is_none() {
         mirror::start(worker, &route.endpoint, &outgoing, ledger);
     }

@@ -15,29 +15,21 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::Response;
 use hyper::body::Incoming;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::timeout_at;
 
 use super::admit;
 use super::ledger::Ledger;
+use super::outgoing::Outgoing;
 use super::pending::{Busy, Lease, Pending};
 use super::pool::{self, Connector};
 use super::respond::Refused;
-use super::upload::{Flaw, Upload, UploadBody};
+use super::upload::Flaw;
 use super::worker::Worker;
 use crate::core::outcome::Outcome;
 use crate::core::replica_tls::Wire;
 use crate::core::snapshot::{Deployment, Replica};
-
-/// What is sent to a replica, as often as need be.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) method: Method,
-    pub(crate) target: Uri,
-    pub(crate) headers: HeaderMap,
-    pub(crate) upload: Option<Upload>,
-}
 
 /// The head of an answer, with what it holds.
 #[derive(Debug)]
@@ -67,23 +59,9 @@ struct Plan {
     may_reuse: bool,
     /// Whether no other attempt may follow.
     last: bool,
+    /// When it begins.
+    now: Instant,
     deadline: Instant,
-}
-
-impl Outgoing {
-    /// One request of it. With `keep` the headers stay here too, for another attempt.
-    fn request(&mut self, keep: bool) -> Request<UploadBody> {
-        let headers = if keep { self.headers.clone() } else { std::mem::take(&mut self.headers) };
-        let mut request = Request::new(self.upload.as_ref().map_or_else(UploadBody::empty, Upload::body));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.target.clone();
-        *request.headers_mut() = headers;
-        request
-    }
-
-    fn is_replayable(&self) -> bool {
-        self.upload.as_ref().is_none_or(Upload::is_replayable)
-    }
 }
 
 /// Refuses what is for a deployment whose replicas must not be spoken to, before it waits for one of them.
@@ -113,7 +91,9 @@ pub(crate) async fn forward(
         ledger.record.attempts += 1;
         ledger.record.replica = Some(lease.replica().clone());
         let last = ledger.record.attempts >= attempts_max;
-        let plan = Plan { may_reuse, last, deadline };
+        // The first one begins when the slot was taken.
+        let now = ledger.record.admitted.filter(|_| ledger.record.attempts == 1).unwrap_or_else(Instant::now);
+        let plan = Plan { may_reuse, last, now, deadline };
         let replica = lease.replica().clone();
         let failure = match attempt(worker, &mut outgoing, lease, &mut bad, ledger, plan).await {
             Ok(answer) => return Ok(answer),
@@ -160,10 +140,10 @@ async fn attempt(
     ledger: &mut Ledger,
     plan: Plan,
 ) -> Result<Answer, Failure> {
-    let deadline = plan.deadline;
+    let (mut now, deadline) = (plan.now, plan.deadline);
     let replica = lease.replica().clone();
     let deployment = &lease.deployment().clone();
-    let take = || worker.pool.take(replica.state.serial(), replica.address, &deployment.wire, Instant::now());
+    let take = || worker.pool.take(replica.state.serial(), replica.address, &deployment.wire, now);
     let parked = if plan.may_reuse { take() } else { None };
     let counts = &worker.shared.vitals.connections;
     let connector = match parked {
@@ -172,12 +152,13 @@ async fn attempt(
             connector
         }
         None => {
-            let until = deadline.min(Instant::now() + worker.limits().connect_timeout);
+            let until = deadline.min(now + worker.limits().connect_timeout);
             let connect = pool::connect(worker, replica.address, &deployment.wire);
             match timeout_at(until.into(), connect).await {
                 Ok(Ok(connector)) => {
                     counts.upstream_opened.bump();
                     note_connect_success(worker, deployment, &replica);
+                    now = Instant::now();
                     connector
                 }
                 Ok(Err(error)) => return Err(Failure::Connect(lease, error)),
@@ -193,9 +174,9 @@ async fn attempt(
     let reused = connector.reused;
     let (read, before) = (connector.read(), connector.read().load(Ordering::Relaxed));
     // What was sent on a new connection is not sent again; what could not be sent comes back.
-    let request = outgoing.request(reused && !plan.last);
+    let request = outgoing.request(reused && !plan.last && deployment.settings.retry_reused);
     let mut pending = Pending::send(connector, request, Busy::new(lease, worker.clone()));
-    let reply = wait_for_reply(worker, &mut pending, ledger, deadline).await?;
+    let reply = wait_for_reply(worker, &mut pending, ledger, now, deadline).await?;
     let parts = pending.into_parts();
     match (reply, parts) {
         (Ok(response), (Some(busy), Some(connector))) => {
@@ -214,7 +195,7 @@ async fn attempt(
             let returned = error.take_message();
             let unsent = returned.is_some();
             if let Some(request) = returned {
-                outgoing.headers = request.into_parts().0.headers;
+                outgoing.take_back(request);
             }
             let detail = describe(error.error());
             match busy {
@@ -234,12 +215,13 @@ async fn wait_for_reply(
     worker: &Worker,
     pending: &mut Pending,
     ledger: &Ledger,
+    now: Instant,
     deadline: Instant,
 ) -> Result<super::pending::Reply, Failure> {
     let body_timeout = worker.limits().body_timeout;
-    let first = if ledger.upload.is_some() { deadline.min(Instant::now() + body_timeout) } else { deadline };
-    let mut alarm = std::pin::pin!(sleep_until(first.into()));
-    poll_fn(|cx| {
+    let first = if ledger.upload.is_some() { deadline.min(now + body_timeout) } else { deadline };
+    let mut alarm = ledger.take_alarm(first);
+    let reply = poll_fn(|cx| {
         if let Poll::Ready(Some(reply)) = pending.poll(cx) {
             return Poll::Ready(Ok(reply));
         }
@@ -257,7 +239,9 @@ async fn wait_for_reply(
         }
         Poll::Pending
     })
-    .await
+    .await;
+    ledger.keep_alarm(alarm);
+    reply
 }
 
 /// Where the request body is to blame, that is what the client is told.

@@ -14,8 +14,9 @@ use http::{Request, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::forward::{Outgoing, note_connect_failure, note_connect_success};
+use super::forward::{note_connect_failure, note_connect_success};
 use super::ledger::Ledger;
+use super::outgoing::Outgoing;
 use super::pending::{Busy, Lease, Pending, Unread};
 use super::pool;
 use super::upload::{Upload, UploadBody};
