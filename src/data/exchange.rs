@@ -40,7 +40,6 @@ struct Target<'a> {
 /// What routing decides.
 struct Route {
     deployment: Arc<Deployment>,
-    endpoint: Arc<Endpoint>,
     /// Whether the client named the deployment.
     named: bool,
     /// The protocol that the client wants to change to.
@@ -257,7 +256,7 @@ fn choose(
     })?;
     ledger.record.deployment = Some(deployment.clone());
     forward::check_wire(deployment)?;
-    Ok(Route { deployment: deployment.clone(), endpoint: endpoint.clone(), named: named.is_some(), upgrade: None })
+    Ok(Route { deployment: deployment.clone(), named: named.is_some(), upgrade: None })
 }
 
 /// Asks the rate limits of the endpoint.
@@ -323,7 +322,9 @@ async fn score(
         return Err(Refused::new(Outcome::BodyTooLarge, message).closing());
     }
     let deadline = ledger.record.started + deployment.settings.request_timeout;
-    ledger.upload = Upload::new(body, link, &route.endpoint.shares, bytes_max);
+    if let Some(endpoint) = &ledger.record.endpoint {
+        ledger.upload = Upload::new(body, link, &endpoint.shares, bytes_max);
+    }
     if ledger.upload.is_none() {
         ledger.record.received = Some(ledger.record.started);
     }
@@ -332,7 +333,7 @@ async fn score(
     let headers = std::mem::take(&mut parts.headers);
     let outgoing = Outgoing::new(parts.method.clone(), target, headers, ledger.upload.clone());
     if !route.named && route.upgrade.is_none() {
-        mirror::start(worker, &route.endpoint, &outgoing, ledger);
+        mirror::start(worker, &outgoing, ledger);
     }
     let lease = admit::admit(worker, deployment, ledger, deadline).await?;
     forward(worker, deployment, outgoing, lease, ledger, deadline).await

@@ -94,8 +94,7 @@ pub(crate) async fn forward(
         // The first one begins when the slot was taken.
         let now = ledger.record.admitted.filter(|_| ledger.record.attempts == 1).unwrap_or_else(Instant::now);
         let plan = Plan { may_reuse, last, now, deadline };
-        let replica = lease.replica().clone();
-        let failure = match attempt(worker, &mut outgoing, lease, &mut bad, ledger, plan).await {
+        let failure = match attempt(worker, deployment, &mut outgoing, lease, &mut bad, ledger, plan).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
@@ -126,7 +125,8 @@ pub(crate) async fn forward(
                 if !retry {
                     return Err(closed(deployment, detail));
                 }
-                lease = admit::admit_again(worker, deployment, &replica, ledger, deadline).await?;
+                let broken = ledger.record.replica.clone();
+                lease = admit::admit_again(worker, deployment, broken.as_deref(), ledger, deadline).await?;
             }
         }
     }
@@ -134,6 +134,7 @@ pub(crate) async fn forward(
 
 async fn attempt(
     worker: &Arc<Worker>,
+    deployment: &Deployment,
     outgoing: &mut Outgoing,
     lease: Lease,
     bad: &mut Vec<Lease>,
@@ -141,14 +142,13 @@ async fn attempt(
     plan: Plan,
 ) -> Result<Answer, Failure> {
     let (mut now, deadline) = (plan.now, plan.deadline);
-    let replica = lease.replica().clone();
-    let deployment = &lease.deployment().clone();
+    let replica = lease.replica();
     let take = || worker.pool.take(replica.state.serial(), replica.address, &deployment.wire, now);
     let parked = if plan.may_reuse { take() } else { None };
     let counts = &worker.shared.vitals.connections;
     let connector = match parked {
         Some(connector) => {
-            counts.upstream_reused.bump();
+            counts.upstream_reused.bump(worker.index);
             connector
         }
         None => {
@@ -157,7 +157,7 @@ async fn attempt(
             match timeout_at(until.into(), connect).await {
                 Ok(Ok(connector)) => {
                     counts.upstream_opened.bump();
-                    note_connect_success(worker, deployment, &replica);
+                    note_connect_success(worker, deployment, replica);
                     now = Instant::now();
                     connector
                 }
@@ -184,9 +184,9 @@ async fn attempt(
             if let Some(upload) = &outgoing.upload {
                 upload.settle();
             }
-            if reused && replica.state.is_left_out() {
+            if reused && busy.replica().state.is_left_out() {
                 // The request that was to try it had a connection left from before: this answer is the verdict.
-                note_connect_success(worker, deployment, &replica);
+                note_connect_success(worker, deployment, busy.replica());
             }
             Ok(Answer { response, busy, connector })
         }
