@@ -378,7 +378,11 @@ async fn pass_on(
 
 /// Whether the replica closes the connection after this answer.
 fn asks_to_close(headers: &HeaderMap) -> bool {
-    let says_so = |value: &HeaderValue| value.as_bytes().windows(5).any(|word| word.eq_ignore_ascii_case(b"close"));
+    let says_so = |value: &HeaderValue| match value.as_bytes() {
+        b"close" => true,
+        b"keep-alive" => false,
+        others => others.windows(5).any(|word| word.eq_ignore_ascii_case(b"close")),
+    };
     headers.get_all(http::header::CONNECTION).iter().any(says_so)
 }
 

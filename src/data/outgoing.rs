@@ -51,6 +51,9 @@ impl Outgoing {
     }
 }
 
+/// Most have less than that in all; for others the text grows.
+const TEXT_USUAL: usize = 1 << 10;
+
 /// Headers as text.
 #[derive(Debug)]
 struct Spare(Vec<u8>);
@@ -58,8 +61,7 @@ struct Spare(Vec<u8>);
 impl Spare {
     /// Of these headers.
     fn of(headers: &HeaderMap) -> Self {
-        let length = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 2).sum();
-        let mut text = Vec::with_capacity(length);
+        let mut text = Vec::with_capacity(TEXT_USUAL);
         for (name, value) in headers {
             text.extend_from_slice(name.as_str().as_bytes());
             // Neither a name nor a value can hold these two.
