@@ -219,29 +219,48 @@ async fn wait_for_reply(
     deadline: Instant,
 ) -> Result<super::pending::Reply, Failure> {
     let body_timeout = worker.limits().body_timeout;
-    let first = if ledger.upload.is_some() { deadline.min(now + body_timeout) } else { deadline };
-    let mut alarm = ledger.take_alarm(first);
+    let mut due = if ledger.upload.is_some() { deadline.min(now + body_timeout) } else { deadline };
+    let mut alarm = ledger.take_alarm(due);
     let reply = poll_fn(|cx| {
         if let Poll::Ready(Some(reply)) = pending.poll(cx) {
             return Poll::Ready(Ok(reply));
         }
         while alarm.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            if now >= deadline {
-                return Poll::Ready(Err(Failure::Deadline));
-            }
             // A body that waits for the replica to read on is not the client's fault.
-            let next = ledger.upload.as_ref().and_then(|upload| upload.waits_until(now));
-            if next.is_some_and(|next| next <= now) {
-                return Poll::Ready(Err(Failure::Slow));
+            let next = || ledger.upload.as_ref().and_then(|upload| upload.waits_until(now));
+            match judge_ring(now, due, deadline, next) {
+                Ok(at) => due = at,
+                Err(failure) => return Poll::Ready(Err(failure)),
             }
-            alarm.as_mut().reset(next.map_or(deadline, |next| next.min(deadline)).into());
+            alarm.as_mut().reset(due.into());
         }
         Poll::Pending
     })
     .await;
     ledger.keep_alarm(alarm);
     reply
+}
+
+/// What it means that the alarm rings, which was `due` then: when it is due again, or what failed. `next` is when the
+/// client will have been waited for too long. It is not asked before time: that is when a client begins to be timed.
+fn judge_ring(
+    now: Instant,
+    due: Instant,
+    deadline: Instant,
+    next: impl FnOnce() -> Option<Instant>,
+) -> Result<Instant, Failure> {
+    if now < due {
+        // It was set by an exchange before.
+        return Ok(due);
+    }
+    if now >= deadline {
+        return Err(Failure::Deadline);
+    }
+    match next() {
+        Some(next) if next <= now => Err(Failure::Slow),
+        next => Ok(next.map_or(deadline, |next| next.min(deadline))),
+    }
 }
 
 /// Where the request body is to blame, that is what the client is told.
@@ -368,4 +387,24 @@ pub(crate) fn note_connect_success(worker: &Worker, deployment: &Deployment, rep
         "replica is back: a connect succeeded"
     );
     deployment.state.gate.pump(Some(worker.micros(Instant::now())));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_alarm_of_an_exchange_before_times_nobody() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let early = judge_ring(at(3), at(10), at(60), || panic!("the client is not timed yet"));
+        assert!(matches!(early, Ok(due) if due == at(10)));
+        assert!(matches!(judge_ring(at(10), at(10), at(60), || Some(at(15))), Ok(due) if due == at(15)));
+        assert!(matches!(judge_ring(at(10), at(10), at(60), || Some(at(99))), Ok(due) if due == at(60)));
+        assert!(matches!(judge_ring(at(10), at(10), at(60), || None), Ok(due) if due == at(60)));
+        assert!(matches!(judge_ring(at(10), at(10), at(60), || Some(at(10))), Err(Failure::Slow)));
+        assert!(matches!(judge_ring(at(60), at(60), at(60), || Some(at(61))), Err(Failure::Deadline)));
+    }
 }
