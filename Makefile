@@ -14,7 +14,7 @@ test: ## everything that CI checks; installs what it needs
 unit: ## the Rust tests alone
 	@bash .ci/run test
 
-cost: ## instructions and allocations of an exchange, against benches/cost.json
+cost: ## instructions and allocations of an exchange, against examples/exchange/cost.json
 	@bash .ci/run cost
 
 peers: ## the router with the stock model server, real clients and Prometheus

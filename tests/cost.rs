@@ -1,6 +1,6 @@
-//! The gate on what an exchange costs fails when it should: the counting itself is in `benches/exchange`.
+//! The gate on what an exchange costs fails when it should: the counting itself is in `examples/exchange`.
 
-#[path = "../benches/exchange/judge.rs"]
+#[path = "../examples/exchange/judge.rs"]
 mod judge;
 
 use judge::{Cost, Known, Verdict, judge};
@@ -31,7 +31,7 @@ fn bytes_are_for_the_reader() {
 
 #[test]
 fn the_numbers_that_are_kept_can_be_read() {
-    let known: Known = serde_json::from_str(include_str!("../benches/cost.json")).unwrap();
+    let known: Known = serde_json::from_str(include_str!("../examples/exchange/cost.json")).unwrap();
     assert!(known.shapes.values().all(|cost| cost.instructions > 1_000.0 && cost.allocations >= 0.0));
     assert!(!known.compiler.is_empty() && !known.shapes.is_empty());
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::certificates::CertificateState;
-use super::count::{Counter, micros};
+use super::count::{Apart, Counter, ShardedCounter, micros};
 use super::facts::Problem;
 use super::failures::Failures;
 use super::memory::Memory;
@@ -43,7 +43,7 @@ pub struct Vitals {
     /// The memory of the process.
     pub memory: Memory,
     /// Requests under way, over all endpoints.
-    pub requests: AtomicUsize,
+    pub requests: Apart<AtomicUsize>,
     /// Requests in line, over all deployments.
     pub queued: AtomicUsize,
     /// Requests turned away because of that number.
@@ -59,7 +59,7 @@ impl Vitals {
         Self {
             born,
             refusals: RefusalState::new(workers),
-            connections: ConnectionCounts::default(),
+            connections: ConnectionCounts::new(workers),
             handshakes: HandshakeCounts::default(),
             replica_handshakes: ReplicaHandshakeCounts::default(),
             certificates: Mutex::default(),
@@ -70,7 +70,7 @@ impl Vitals {
             state_file: StateFileCounts::default(),
             replay: ReplayCounts::default(),
             memory: Memory::default(),
-            requests: AtomicUsize::new(0),
+            requests: Apart::default(),
             queued: AtomicUsize::new(0),
             crowded_out: Counter::default(),
             mirrors: AtomicUsize::new(0),
@@ -99,8 +99,8 @@ impl Vitals {
     }
 }
 
-/// Client connections.
-#[derive(Debug, Default)]
+/// Connections, with clients and with replicas.
+#[derive(Debug)]
 pub struct ConnectionCounts {
     /// Open now.
     pub open: AtomicUsize,
@@ -129,14 +129,35 @@ pub struct ConnectionCounts {
     /// Connections to replicas opened so far.
     pub upstream_opened: Counter,
     /// Requests sent to replicas on a connection that was used before.
-    pub upstream_reused: Counter,
+    pub upstream_reused: ShardedCounter,
+}
+
+impl ConnectionCounts {
+    fn new(workers: usize) -> Self {
+        Self {
+            open: AtomicUsize::new(0),
+            accepted: Counter::default(),
+            refused: Counter::default(),
+            crowded: Counter::default(),
+            used_up: Counter::default(),
+            lingering: AtomicUsize::new(0),
+            lingering_cut: Counter::default(),
+            slow_bodies: Counter::default(),
+            slow_readers: Counter::default(),
+            proxy_headers_wrong: Counter::default(),
+            flooded: Counter::default(),
+            accept_errors: Counter::default(),
+            upstream_opened: Counter::default(),
+            upstream_reused: ShardedCounter::new(workers),
+        }
+    }
 }
 
 /// What is kept of request bodies for other attempts.
 #[derive(Debug, Default)]
 pub struct ReplayCounts {
     /// Bytes kept now, of all requests.
-    pub bytes: AtomicUsize,
+    pub bytes: Apart<AtomicUsize>,
     /// Requests of which no more was kept because all of them had reached the limit.
     pub went_without: Counter,
 }

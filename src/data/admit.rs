@@ -117,11 +117,12 @@ pub(crate) async fn admit_elsewhere(
 pub(crate) async fn admit_again(
     worker: &Arc<Worker>,
     deployment: &Arc<Deployment>,
-    broken: &Replica,
+    broken: Option<&Replica>,
     ledger: &mut Ledger,
     deadline: Instant,
 ) -> Result<Lease, Refused> {
-    if let Some(other) = claim_other(worker, deployment, &[broken.state.serial()]) {
+    let not = broken.map(|replica| replica.state.serial());
+    if let Some(other) = claim_other(worker, deployment, not.as_slice()) {
         return Ok(other);
     }
     let until = deadline.min(Instant::now() + deployment.settings.queue_wait_max);

@@ -17,7 +17,8 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
@@ -312,17 +313,28 @@ impl Watch {
                 leave(connection.as_mut());
             }
             // The connection itself counts requests, so only then can it have had its last one.
-            let over_or_used_up = poll_fn(|context| match connection.as_mut().poll(context) {
-                Poll::Ready(end) => Poll::Ready(Some(end)),
-                Poll::Pending if !left && self.link.must_leave() => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
+            let over_or_used_up = poll_fn(|context| {
+                if let Poll::Ready(end) = connection.as_mut().poll(context) {
+                    return Poll::Ready(Some(end));
+                }
+                self.link.time_head();
+                if !left && self.link.must_leave() { Poll::Ready(None) } else { Poll::Pending }
+            });
+            // With a waker of its own: the connection wakes this task several times for each exchange, and alarm and phase
+            // are not looked at each time.
+            let mut seldom = FuturesUnordered::new();
+            seldom.push(async {
+                tokio::select! {
+                    biased;
+                    doing = ring(&self.link, &mut self.alarm) => Some(End::Overdue(doing)),
+                    changed = self.phase.changed() => changed.is_err().then_some(End::Forced),
+                }
             });
             tokio::select! {
                 // The connection first: what it has to say may be that it is done.
                 biased;
                 end = over_or_used_up => if let Some(end) = end { return End::Over(end) },
-                doing = ring(&self.link, &mut self.alarm) => return End::Overdue(doing),
-                changed = self.phase.changed() => if changed.is_err() { return End::Forced },
+                event = seldom.next() => if let Some(Some(end)) = event { return end },
             }
         }
     }

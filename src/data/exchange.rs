@@ -13,10 +13,11 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
-use super::forward::{self, Answer, Outgoing, forward};
+use super::forward::{self, Answer, forward};
 use super::headers::{self, Census, Kind, Peer};
 use super::ledger::Ledger;
 use super::link::Link;
+use super::outgoing::Outgoing;
 use super::respond::{self, Refused};
 use super::stream::{AnswerBody, Passing};
 use super::upload::{Upload, discard};
@@ -40,7 +41,6 @@ struct Target<'a> {
 /// What routing decides.
 struct Route {
     deployment: Arc<Deployment>,
-    endpoint: Arc<Endpoint>,
     /// Whether the client named the deployment.
     named: bool,
     /// The protocol that the client wants to change to.
@@ -262,7 +262,7 @@ fn choose(
     })?;
     ledger.record.deployment = Some(deployment.clone());
     forward::check_wire(deployment)?;
-    Ok(Route { deployment: deployment.clone(), endpoint: endpoint.clone(), named: named.is_some(), upgrade: None })
+    Ok(Route { deployment: deployment.clone(), named: named.is_some(), upgrade: None })
 }
 
 /// Whose limits a request comes under whose credentials were found valid; `subject` is that of its token.
@@ -335,20 +335,18 @@ async fn score(
         return Err(Refused::new(Outcome::BodyTooLarge, message).closing());
     }
     let deadline = ledger.record.started + deployment.settings.request_timeout;
-    ledger.upload = Upload::new(body, link, &route.endpoint.shares, bytes_max);
+    if let Some(endpoint) = &ledger.record.endpoint {
+        ledger.upload = Upload::new(body, link, &endpoint.shares, bytes_max);
+    }
     if ledger.upload.is_none() {
         ledger.record.received = Some(ledger.record.started);
     }
     ledger.record.trace_id = Some(headers::trace(&mut parts.headers, census, &mut worker.dice()));
     headers::to_replica(parts, census, peer(link), &ledger.record, ledger.upload.is_some(), route.upgrade.as_ref());
-    let outgoing = Outgoing {
-        method: parts.method.clone(),
-        target,
-        headers: std::mem::take(&mut parts.headers),
-        upload: ledger.upload.clone(),
-    };
+    let headers = std::mem::take(&mut parts.headers);
+    let outgoing = Outgoing::new(parts.method.clone(), target, headers, ledger.upload.clone());
     if !route.named && route.upgrade.is_none() {
-        mirror::start(worker, &route.endpoint, &outgoing, ledger);
+        mirror::start(worker, &outgoing, ledger);
     }
     let lease = admit::admit(worker, deployment, ledger, deadline).await?;
     forward(worker, deployment, outgoing, lease, ledger, deadline).await
@@ -393,7 +391,11 @@ async fn pass_on(
 
 /// Whether the replica closes the connection after this answer.
 fn asks_to_close(headers: &HeaderMap) -> bool {
-    let says_so = |value: &HeaderValue| value.as_bytes().windows(5).any(|word| word.eq_ignore_ascii_case(b"close"));
+    let says_so = |value: &HeaderValue| match value.as_bytes() {
+        b"close" => true,
+        b"keep-alive" => false,
+        others => others.windows(5).any(|word| word.eq_ignore_ascii_case(b"close")),
+    };
     headers.get_all(http::header::CONNECTION).iter().any(says_so)
 }
 

@@ -15,29 +15,21 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::Response;
 use hyper::body::Incoming;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::timeout_at;
 
 use super::admit;
 use super::ledger::Ledger;
+use super::outgoing::Outgoing;
 use super::pending::{Busy, Lease, Pending};
 use super::pool::{self, Connector};
 use super::respond::Refused;
-use super::upload::{Flaw, Upload, UploadBody};
+use super::upload::Flaw;
 use super::worker::Worker;
 use crate::core::outcome::Outcome;
 use crate::core::replica_tls::Wire;
 use crate::core::snapshot::{Deployment, Replica};
-
-/// What is sent to a replica, as often as need be.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) method: Method,
-    pub(crate) target: Uri,
-    pub(crate) headers: HeaderMap,
-    pub(crate) upload: Option<Upload>,
-}
 
 /// The head of an answer, with what it holds.
 #[derive(Debug)]
@@ -67,23 +59,9 @@ struct Plan {
     may_reuse: bool,
     /// Whether no other attempt may follow.
     last: bool,
+    /// When it begins.
+    now: Instant,
     deadline: Instant,
-}
-
-impl Outgoing {
-    /// One request of it. With `keep` the headers stay here too, for another attempt.
-    fn request(&mut self, keep: bool) -> Request<UploadBody> {
-        let headers = if keep { self.headers.clone() } else { std::mem::take(&mut self.headers) };
-        let mut request = Request::new(self.upload.as_ref().map_or_else(UploadBody::empty, Upload::body));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.target.clone();
-        *request.headers_mut() = headers;
-        request
-    }
-
-    fn is_replayable(&self) -> bool {
-        self.upload.as_ref().is_none_or(Upload::is_replayable)
-    }
 }
 
 /// Refuses what is for a deployment whose replicas must not be spoken to, before it waits for one of them.
@@ -113,9 +91,10 @@ pub(crate) async fn forward(
         ledger.record.attempts += 1;
         ledger.record.replica = Some(lease.replica().clone());
         let last = ledger.record.attempts >= attempts_max;
-        let plan = Plan { may_reuse, last, deadline };
-        let replica = lease.replica().clone();
-        let failure = match attempt(worker, &mut outgoing, lease, &mut bad, ledger, plan).await {
+        // The first one begins when the slot was taken.
+        let now = ledger.record.admitted.filter(|_| ledger.record.attempts == 1).unwrap_or_else(Instant::now);
+        let plan = Plan { may_reuse, last, now, deadline };
+        let failure = match attempt(worker, deployment, &mut outgoing, lease, &mut bad, ledger, plan).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
@@ -146,7 +125,8 @@ pub(crate) async fn forward(
                 if !retry {
                     return Err(closed(deployment, detail));
                 }
-                lease = admit::admit_again(worker, deployment, &replica, ledger, deadline).await?;
+                let broken = ledger.record.replica.clone();
+                lease = admit::admit_again(worker, deployment, broken.as_deref(), ledger, deadline).await?;
             }
         }
     }
@@ -154,30 +134,31 @@ pub(crate) async fn forward(
 
 async fn attempt(
     worker: &Arc<Worker>,
+    deployment: &Deployment,
     outgoing: &mut Outgoing,
     lease: Lease,
     bad: &mut Vec<Lease>,
     ledger: &mut Ledger,
     plan: Plan,
 ) -> Result<Answer, Failure> {
-    let deadline = plan.deadline;
-    let replica = lease.replica().clone();
-    let deployment = &lease.deployment().clone();
-    let take = || worker.pool.take(replica.state.serial(), replica.address, &deployment.wire, Instant::now());
+    let (mut now, deadline) = (plan.now, plan.deadline);
+    let replica = lease.replica();
+    let take = || worker.pool.take(replica.state.serial(), replica.address, &deployment.wire, now);
     let parked = if plan.may_reuse { take() } else { None };
     let counts = &worker.shared.vitals.connections;
     let connector = match parked {
         Some(connector) => {
-            counts.upstream_reused.bump();
+            counts.upstream_reused.bump(worker.index);
             connector
         }
         None => {
-            let until = deadline.min(Instant::now() + worker.limits().connect_timeout);
+            let until = deadline.min(now + worker.limits().connect_timeout);
             let connect = pool::connect(worker, replica.address, &deployment.wire);
             match timeout_at(until.into(), connect).await {
                 Ok(Ok(connector)) => {
                     counts.upstream_opened.bump();
-                    note_connect_success(worker, deployment, &replica);
+                    note_connect_success(worker, deployment, replica);
+                    now = Instant::now();
                     connector
                 }
                 Ok(Err(error)) => return Err(Failure::Connect(lease, error)),
@@ -193,9 +174,9 @@ async fn attempt(
     let reused = connector.reused;
     let (read, before) = (connector.read(), connector.read().load(Ordering::Relaxed));
     // What was sent on a new connection is not sent again; what could not be sent comes back.
-    let request = outgoing.request(reused && !plan.last);
+    let request = outgoing.request(reused && !plan.last && deployment.settings.retry_reused);
     let mut pending = Pending::send(connector, request, Busy::new(lease, worker.clone()));
-    let reply = wait_for_reply(worker, &mut pending, ledger, deadline).await?;
+    let reply = wait_for_reply(worker, &mut pending, ledger, now, deadline).await?;
     let parts = pending.into_parts();
     match (reply, parts) {
         (Ok(response), (Some(busy), Some(connector))) => {
@@ -203,9 +184,9 @@ async fn attempt(
             if let Some(upload) = &outgoing.upload {
                 upload.settle();
             }
-            if reused && replica.state.is_left_out() {
+            if reused && busy.replica().state.is_left_out() {
                 // The request that was to try it had a connection left from before: this answer is the verdict.
-                note_connect_success(worker, deployment, &replica);
+                note_connect_success(worker, deployment, busy.replica());
             }
             Ok(Answer { response, busy, connector })
         }
@@ -214,7 +195,7 @@ async fn attempt(
             let returned = error.take_message();
             let unsent = returned.is_some();
             if let Some(request) = returned {
-                outgoing.headers = request.into_parts().0.headers;
+                outgoing.take_back(request);
             }
             let detail = describe(error.error());
             match busy {
@@ -234,30 +215,52 @@ async fn wait_for_reply(
     worker: &Worker,
     pending: &mut Pending,
     ledger: &Ledger,
+    now: Instant,
     deadline: Instant,
 ) -> Result<super::pending::Reply, Failure> {
     let body_timeout = worker.limits().body_timeout;
-    let first = if ledger.upload.is_some() { deadline.min(Instant::now() + body_timeout) } else { deadline };
-    let mut alarm = std::pin::pin!(sleep_until(first.into()));
-    poll_fn(|cx| {
+    let mut due = if ledger.upload.is_some() { deadline.min(now + body_timeout) } else { deadline };
+    let mut alarm = ledger.take_alarm(due);
+    let reply = poll_fn(|cx| {
         if let Poll::Ready(Some(reply)) = pending.poll(cx) {
             return Poll::Ready(Ok(reply));
         }
         while alarm.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            if now >= deadline {
-                return Poll::Ready(Err(Failure::Deadline));
-            }
             // A body that waits for the replica to read on is not the client's fault.
-            let next = ledger.upload.as_ref().and_then(|upload| upload.waits_until(now));
-            if next.is_some_and(|next| next <= now) {
-                return Poll::Ready(Err(Failure::Slow));
+            let next = || ledger.upload.as_ref().and_then(|upload| upload.waits_until(now));
+            match judge_ring(now, due, deadline, next) {
+                Ok(at) => due = at,
+                Err(failure) => return Poll::Ready(Err(failure)),
             }
-            alarm.as_mut().reset(next.map_or(deadline, |next| next.min(deadline)).into());
+            alarm.as_mut().reset(due.into());
         }
         Poll::Pending
     })
-    .await
+    .await;
+    ledger.keep_alarm(alarm);
+    reply
+}
+
+/// What it means that the alarm rings, which was `due` then: when it is due again, or what failed. `next` is when the
+/// client will have been waited for too long. It is not asked before time: that is when a client begins to be timed.
+fn judge_ring(
+    now: Instant,
+    due: Instant,
+    deadline: Instant,
+    next: impl FnOnce() -> Option<Instant>,
+) -> Result<Instant, Failure> {
+    if now < due {
+        // It was set by an exchange before.
+        return Ok(due);
+    }
+    if now >= deadline {
+        return Err(Failure::Deadline);
+    }
+    match next() {
+        Some(next) if next <= now => Err(Failure::Slow),
+        next => Ok(next.map_or(deadline, |next| next.min(deadline))),
+    }
 }
 
 /// Where the request body is to blame, that is what the client is told.
@@ -384,4 +387,24 @@ pub(crate) fn note_connect_success(worker: &Worker, deployment: &Deployment, rep
         "replica is back: a connect succeeded"
     );
     deployment.state.gate.pump(Some(worker.micros(Instant::now())));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_alarm_of_an_exchange_before_times_nobody() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let early = judge_ring(at(3), at(10), at(60), || panic!("the client is not timed yet"));
+        assert!(matches!(early, Ok(due) if due == at(10)));
+        assert!(matches!(judge_ring(at(10), at(10), at(60), || Some(at(15))), Ok(due) if due == at(15)));
+        assert!(matches!(judge_ring(at(10), at(10), at(60), || Some(at(99))), Ok(due) if due == at(60)));
+        assert!(matches!(judge_ring(at(10), at(10), at(60), || None), Ok(due) if due == at(60)));
+        assert!(matches!(judge_ring(at(10), at(10), at(60), || Some(at(10))), Err(Failure::Slow)));
+        assert!(matches!(judge_ring(at(60), at(60), at(60), || Some(at(61))), Err(Failure::Deadline)));
+    }
 }

@@ -199,13 +199,18 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, census: Census) {
 
 /// What one line of `Connection` names.
 fn remove_named(headers: &mut HeaderMap, connection: &HeaderValue, census: Census) {
+    // These two say how long the connection lives, and hardly ever there is a header of that name.
+    let is_option = |name: &[u8]| {
+        (name.eq_ignore_ascii_case(b"keep-alive") && !census.has(Kind::KeepAlive))
+            || (name.eq_ignore_ascii_case(b"close") && !census.has(Kind::Close))
+    };
+    if is_option(connection.as_bytes()) {
+        return;
+    }
     for name in connection.to_str().unwrap_or_default().split(',').map(str::trim) {
-        // These two say how long the connection lives. Hardly ever there is a header of that name.
-        let is_option = (name.eq_ignore_ascii_case("keep-alive") && !census.has(Kind::KeepAlive))
-            || (name.eq_ignore_ascii_case("close") && !census.has(Kind::Close));
         // The framing of the message is not for the peer to take away.
         let is_framing = name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("host");
-        if !is_option && !is_framing {
+        if !is_option(name.as_bytes()) && !is_framing {
             headers.remove(name);
         }
     }

@@ -5,12 +5,14 @@
 //! panicked, or simply dropped because the client went away. Dropping it counts the metrics and writes the log line.
 //! The connection keeps it so that this is done after the answer went out, not before.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Instant;
 
 use http::StatusCode;
 use tokio::sync::oneshot;
+use tokio::time::Sleep;
 
 use super::cors::Marks;
 use super::entry;
@@ -44,6 +46,16 @@ impl Ledger {
     pub(crate) fn new(record: Record, link: Arc<Link>) -> Self {
         link.begin();
         Self { record: Box::new(record), upload: None, mirror: None, cors: None, counts: false, passed: None, link }
+    }
+
+    /// An alarm that rings at `until` or before: whoever it wakes looks at the clock.
+    pub(crate) fn take_alarm(&self, until: Instant) -> Pin<Box<Sleep>> {
+        self.link.take_alarm(until.into())
+    }
+
+    /// Gives it back.
+    pub(crate) fn keep_alarm(&self, alarm: Pin<Box<Sleep>>) {
+        self.link.keep_alarm(alarm);
     }
 
     /// Says how it ended. The status stays as it was sent where an answer had begun.

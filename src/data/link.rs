@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
+use tokio::time::{Sleep, sleep_until};
 use uuid::Uuid;
 
 use super::ledger::Ledger;
@@ -35,6 +37,9 @@ pub(crate) enum Doing {
     /// Waiting for the first byte of the first request.
     Fresh = 3,
 }
+
+/// Since when a head is coming whose time was not taken yet.
+const UNTIMED: u64 = u64::MAX;
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -80,6 +85,9 @@ pub(crate) struct Link {
     owes: AtomicBool,
     /// The ledger of an answer that is not quite out.
     owed: Mutex<Option<Ledger>>,
+    /// The alarm of the last exchange, for the next one. It stays set: to take it out of the runtime's wheel and to put it
+    /// back costs more than being woken by it once in a request time-out.
+    alarm: Mutex<Option<Pin<Box<Sleep>>>>,
 }
 
 impl Link {
@@ -112,6 +120,7 @@ impl Link {
             allowed: AtomicU32::new(0),
             owes: AtomicBool::new(false),
             owed: Mutex::new(None),
+            alarm: Mutex::new(None),
             worker,
         }
     }
@@ -197,6 +206,24 @@ impl Link {
         self.owed.lock().take()
     }
 
+    /// An alarm that rings at `until`, or before where the last one does.
+    pub(super) fn take_alarm(&self, until: tokio::time::Instant) -> Pin<Box<Sleep>> {
+        let kept = self.alarm.lock().take();
+        match kept {
+            Some(alarm) if !alarm.is_elapsed() && alarm.deadline() <= until => alarm,
+            Some(mut alarm) => {
+                alarm.as_mut().reset(until);
+                alarm
+            }
+            None => Box::pin(sleep_until(until)),
+        }
+    }
+
+    /// Keeps it for the next exchange.
+    pub(super) fn keep_alarm(&self, alarm: Pin<Box<Sleep>>) {
+        *self.alarm.lock() = Some(alarm);
+    }
+
     /// What it is doing, and since when.
     pub(crate) fn doing(&self) -> (Doing, u64) {
         let doing = match self.doing.load(Ordering::Relaxed) {
@@ -269,13 +296,24 @@ impl Link {
         self.doing.store(doing as u8, Ordering::Relaxed);
     }
 
-    /// Bytes came. The first head is timed from the connect, the others from their first byte.
+    /// Bytes came. The first head is timed from the connect, the others from their first byte: by [`Self::time_head`],
+    /// because most are whole with their first bytes, and need no look at the clock.
     pub(super) fn read(&self) {
         match self.doing() {
-            (Doing::Idle, _) if !self.is_http2() => self.enter(Doing::Head, Instant::now()),
+            (Doing::Idle, _) if !self.is_http2() => {
+                self.since_us.store(UNTIMED, Ordering::Relaxed);
+                self.doing.store(Doing::Head as u8, Ordering::Relaxed);
+            }
             (Doing::Fresh, _) if self.is_http2() => self.enter(Doing::Idle, Instant::now()),
             (Doing::Fresh, _) => self.doing.store(Doing::Head as u8, Ordering::Relaxed),
             (Doing::Idle | Doing::Head | Doing::Exchange, _) => {}
+        }
+    }
+
+    /// To be called when what was read is dealt with: a head that is not whole yet is timed from now on.
+    pub(super) fn time_head(&self) {
+        if self.doing() == (Doing::Head, UNTIMED) {
+            self.since_us.store(self.worker.micros(Instant::now()), Ordering::Relaxed);
         }
     }
 

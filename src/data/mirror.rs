@@ -14,15 +14,16 @@ use http::{Request, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::forward::{Outgoing, note_connect_failure, note_connect_success};
+use super::forward::{note_connect_failure, note_connect_success};
 use super::ledger::Ledger;
+use super::outgoing::Outgoing;
 use super::pending::{Busy, Lease, Pending, Unread};
 use super::pool;
 use super::upload::{Upload, UploadBody};
 use super::worker::Worker;
 use crate::core::count::micros;
 use crate::core::replica_tls::Wire;
-use crate::core::snapshot::{Deployment, Endpoint};
+use crate::core::snapshot::Deployment;
 use crate::core::state::MirrorShard;
 
 /// One copy under way; counts as such until it is dropped.
@@ -35,8 +36,9 @@ struct Copy {
 }
 
 /// Copies this request, if it is one of those to be copied.
-pub(crate) fn start(worker: &Arc<Worker>, endpoint: &Endpoint, outgoing: &Outgoing, ledger: &mut Ledger) {
-    let Some(mirror) = &endpoint.mirror else { return };
+pub(crate) fn start(worker: &Arc<Worker>, outgoing: &Outgoing, ledger: &mut Ledger) {
+    let endpoint = ledger.record.endpoint.as_ref();
+    let Some(mirror) = endpoint.and_then(|endpoint| endpoint.mirror.as_ref()) else { return };
     let is_primary = ledger.record.deployment.as_ref().is_some_and(|chosen| Arc::ptr_eq(chosen, &mirror.deployment));
     if is_primary || worker.dice().below(100) >= u32::from(mirror.percent) {
         return;

@@ -37,10 +37,6 @@ impl Lease {
         Self { deployment, replica }
     }
 
-    pub(crate) fn deployment(&self) -> &Arc<Deployment> {
-        &self.deployment
-    }
-
     pub(crate) fn replica(&self) -> &Arc<Replica> {
         &self.replica
     }
@@ -62,6 +58,10 @@ pub(crate) struct Busy {
 impl Busy {
     pub(crate) fn new(lease: Lease, worker: Arc<Worker>) -> Self {
         Self { lease, worker }
+    }
+
+    pub(crate) fn replica(&self) -> &Replica {
+        &self.lease.replica
     }
 
     /// The replica is done with the request; its connection may be used again.

@@ -116,6 +116,15 @@ fn connection_cannot_take_the_framing_away() {
 }
 
 #[test]
+fn a_header_with_the_name_of_a_connection_option_stays_behind_too() {
+    for (option, name) in [("Close", "close"), ("keep-alive", "keep-alive"), (" close , x-own", "close")] {
+        let headers = sent(h1(&[("host", "h"), ("connection", option), (name, "1"), ("x-own", "2")]), false);
+        assert!(!headers.contains_key(name) && !headers.contains_key("connection"), "{option}");
+        assert_eq!(headers.contains_key("x-own"), !option.contains("x-own"), "{option}");
+    }
+}
+
+#[test]
 fn credentials_stay_behind_unless_they_are_asked_for() {
     let lines = [("host", "h"), ("authorization", "Bearer key")];
     assert!(!sent(h1(&lines), false).contains_key("authorization"));

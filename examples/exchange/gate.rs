@@ -7,10 +7,10 @@ use crate::callgrind::{self, Counted};
 use crate::judge::{Cost, Known, Verdict, judge};
 use crate::shape::Shape;
 
-const HOW: &str = "    cargo bench --profile cost --bench exchange -- gate --bless";
+const HOW: &str = "    cargo run --profile cost --example exchange -- gate --bless";
 
 fn file() -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "benches", "cost.json"].iter().collect()
+    [env!("CARGO_MANIFEST_DIR"), "examples", "exchange", "cost.json"].iter().collect()
 }
 
 fn compiler() -> String {
@@ -64,6 +64,6 @@ pub(crate) fn bless() -> ExitCode {
     });
     let known = Known { compiler: compiler(), shapes: shapes.collect() };
     let text = serde_json::to_string_pretty(&known).expect("numbers are JSON");
-    std::fs::write(file(), text + "\n").expect("benches/cost.json can be written");
+    std::fs::write(file(), text + "\n").expect("examples/exchange/cost.json can be written");
     ExitCode::SUCCESS
 }

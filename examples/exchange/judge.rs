@@ -21,7 +21,7 @@ pub(crate) struct Cost {
     pub(crate) bytes: f64,
 }
 
-/// What `benches/cost.json` holds.
+/// What `examples/exchange/cost.json` holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Known {
     /// The compiler that it was counted with.

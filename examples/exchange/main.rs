@@ -4,7 +4,7 @@
 //! worker's runtime and are not counted; nor is the kernel, nor the thread that writes the access log. Everything else
 //! is as in the program: a hundred endpoints, a key, slots, a pool of connections, the log, metrics and ids.
 //!
-//! - `gate`: counts every shape under callgrind and compares with `benches/cost.json`; `--bless` writes that instead;
+//! - `gate`: counts every shape under callgrind and compares with `examples/exchange/cost.json`; `--bless` writes that instead;
 //! - `profile SHAPE`: where the instructions of a shape go;
 //! - `run SHAPE EXCHANGES`: what both of them run under callgrind. By itself it counts allocations only.
 
@@ -30,8 +30,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const WARM_UP: u32 = 200;
 
 fn main() -> ExitCode {
-    // `cargo bench` adds this one.
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let shape = |name: &str| Shape::ALL.into_iter().find(|shape| shape.name() == name);
     match words[..] {
