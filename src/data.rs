@@ -15,6 +15,7 @@ pub(crate) mod entry;
 mod exchange;
 pub(crate) mod forward;
 pub(crate) mod headers;
+mod health;
 pub(crate) mod kept;
 mod late;
 pub(crate) mod ledger;

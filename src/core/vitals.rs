@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::certificates::CertificateState;
 use super::count::Counter;
+use super::descriptors::Descriptors;
 use super::facts::Problem;
 use super::failures::Failures;
 use super::memory::Memory;
@@ -42,6 +43,8 @@ pub struct Vitals {
     pub replay: ReplayCounts,
     /// The memory of the process.
     pub memory: Memory,
+    /// Its file descriptors.
+    pub descriptors: Descriptors,
     /// Requests under way, over all endpoints.
     pub requests: AtomicUsize,
     /// Requests in line, over all deployments.
@@ -70,6 +73,7 @@ impl Vitals {
             state_file: StateFileCounts::default(),
             replay: ReplayCounts::default(),
             memory: Memory::default(),
+            descriptors: Descriptors::default(),
             requests: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
             crowded_out: Counter::default(),
