@@ -33,6 +33,7 @@ use crate::data::tls::Tls;
 use crate::data::worker::{Handle, Phase, Shared, Worker};
 use crate::ops::access_log::AccessLog;
 use crate::ops::admin::{self, Admin};
+use crate::ops::descriptors;
 use crate::ops::logging::Levels;
 use crate::ops::memory;
 use crate::ops::metrics::Metrics;
@@ -79,6 +80,7 @@ impl App {
         let workers = config.workers;
         let vitals = Arc::new(Vitals::new(workers, Instant::now()));
         vitals.memory.set_limit(config.memory_bytes_max.unwrap_or(0));
+        descriptors::prepare(&vitals, config.limits.connections_max);
         let bind = |address: &SocketAddr| Listener::bind(*address).with_context(|| format!("--listen {address}"));
         let mut listeners = config.listen.iter().map(bind).collect::<anyhow::Result<Vec<_>>>()?;
         let mut certificates = None;

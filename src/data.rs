@@ -16,6 +16,7 @@ mod exchange;
 pub(crate) mod forward;
 pub(crate) mod gather;
 pub(crate) mod headers;
+mod health;
 pub(crate) mod kept;
 mod late;
 pub(crate) mod ledger;

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod descriptors;
 pub mod logging;
 pub mod memory;
 pub mod metrics;

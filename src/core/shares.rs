@@ -115,11 +115,13 @@ pub enum Limit {
     Replay,
     /// The endpoint's share of that.
     ReplayShare,
+    /// File descriptors of the process, for a connection to a replica.
+    Descriptors,
 }
 
 impl Limit {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Memory,
         Self::Requests,
         Self::RequestsShare,
@@ -127,6 +129,7 @@ impl Limit {
         Self::QueueShare,
         Self::Replay,
         Self::ReplayShare,
+        Self::Descriptors,
     ];
 
     /// The word for metrics and for clients.
@@ -139,6 +142,7 @@ impl Limit {
             Self::QueueShare => "queue-share",
             Self::Replay => "replay",
             Self::ReplayShare => "replay-share",
+            Self::Descriptors => "descriptors",
         }
     }
 }

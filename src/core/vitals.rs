@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::certificates::CertificateState;
 use super::count::{Apart, Counter, ShardedCounter, micros};
+use super::descriptors::Descriptors;
 use super::facts::Problem;
 use super::failures::Failures;
 use super::memory::Memory;
@@ -42,6 +43,8 @@ pub struct Vitals {
     pub replay: ReplayCounts,
     /// The memory of the process.
     pub memory: Memory,
+    /// Its file descriptors.
+    pub descriptors: Descriptors,
     /// Requests under way, over all endpoints.
     pub requests: Apart<AtomicUsize>,
     /// Requests in line, over all deployments.
@@ -71,6 +74,7 @@ impl Vitals {
             replay: ReplayCounts::default(),
             memory: Memory::default(),
             requests: Apart::default(),
+            descriptors: Descriptors::default(),
             queued: AtomicUsize::new(0),
             crowded_out: Counter::default(),
             mirrors: AtomicUsize::new(0),

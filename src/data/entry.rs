@@ -63,6 +63,12 @@ fn explain(worker: &Worker, name: &Name, shares: &Shares, limit: Limit) -> Strin
                  ({max}), and takes nothing new until it has less. Ask again later, add routers, or raise this setting."
             );
         }
+        Limit::Descriptors => {
+            return format!(
+                "Endpoint {name}: the router has no file descriptor left to connect to a replica with. Ask again later, \
+                 add routers, or raise its limit of open files."
+            );
+        }
         Limit::Requests => {
             format!("as many requests are under way over all endpoints as may (max-requests {requests})")
         }

@@ -20,6 +20,8 @@ use hyper::body::Incoming;
 use tokio::time::timeout_at;
 
 use super::admit;
+use super::entry;
+use super::health::{is_our_shortage, is_without_descriptors, note_connect_failure, note_connect_success};
 use super::ledger::Ledger;
 use super::outgoing::Outgoing;
 use super::pending::{Busy, Lease, Pending};
@@ -29,7 +31,8 @@ use super::upload::Flaw;
 use super::worker::Worker;
 use crate::core::outcome::Outcome;
 use crate::core::replica_tls::Wire;
-use crate::core::snapshot::{Deployment, Replica};
+use crate::core::shares::Limit;
+use crate::core::snapshot::Deployment;
 
 /// The head of an answer, with what it holds.
 #[derive(Debug)]
@@ -105,6 +108,8 @@ pub(crate) async fn forward(
         match failure {
             Failure::Deadline => return Err(timed_out(deployment, ledger)),
             Failure::Slow => return Err(too_slow(worker, deployment)),
+            // Another replica would need a descriptor too.
+            Failure::Connect(_, error) if is_without_descriptors(&error) => return Err(short(worker, ledger, &error)),
             Failure::Connect(held, error) => {
                 if !is_our_shortage(&error) {
                     note_connect_failure(worker, deployment, held.replica());
@@ -305,10 +310,11 @@ fn too_slow(worker: &Worker, deployment: &Deployment) -> Refused {
     Refused::new(Outcome::RequestTooSlow, message).closing()
 }
 
-/// Whether the router itself had no descriptors, ports or memory left: no replica is to blame for that.
-fn is_our_shortage(error: &io::Error) -> bool {
-    // ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL, ENOBUFS: std has no kinds for most of them.
-    matches!(error.raw_os_error(), Some(12 | 23 | 24 | 99 | 105))
+fn short(worker: &Worker, ledger: &Ledger, error: &io::Error) -> Refused {
+    let Some(endpoint) = ledger.record.endpoint.clone() else {
+        return Refused::new(Outcome::Overloaded, error.to_string());
+    };
+    entry::turn_away(worker, &endpoint.name, &endpoint.shares, Limit::Descriptors, Instant::now())
 }
 
 /// What took too long.
@@ -353,40 +359,6 @@ fn within_budget(worker: &Worker, deployment: &Deployment) -> bool {
         shard.retries_denied.bump()
     }
     allowed
-}
-
-/// Leaves a replica out after too many connect failures in a row, and sees to it that it is tried again.
-pub(crate) fn note_connect_failure(worker: &Worker, deployment: &Arc<Deployment>, replica: &Replica) {
-    let Some(backoff_us) = replica.state.connect_failed() else { return };
-    let now_us = worker.micros(Instant::now());
-    if !deployment.state.gate.leave_out(replica, now_us, backoff_us) {
-        return;
-    }
-    deployment.state.shard(worker.index).ejections.bump();
-    tracing::warn!(
-        target: "scorefront::health",
-        endpoint = %deployment.endpoint, deployment = %deployment.name, replica = %replica.name,
-        seconds = backoff_us / 1_000_000, "replica left out after connect failures in a row"
-    );
-    let (deployment, born) = (deployment.clone(), worker.shared.vitals.born);
-    tokio::spawn(async move {
-        tokio::time::sleep(std::time::Duration::from_micros(backoff_us)).await;
-        let now_us = u64::try_from(born.elapsed().as_micros()).unwrap_or(u64::MAX);
-        deployment.state.gate.pump(Some(now_us));
-    });
-}
-
-/// Uses a replica again that had been left out.
-pub(crate) fn note_connect_success(worker: &Worker, deployment: &Deployment, replica: &Replica) {
-    if !replica.state.connect_succeeded() {
-        return;
-    }
-    tracing::info!(
-        target: "scorefront::health",
-        endpoint = %deployment.endpoint, deployment = %deployment.name, replica = %replica.name,
-        "replica is back: a connect succeeded"
-    );
-    deployment.state.gate.pump(Some(worker.micros(Instant::now())));
 }
 
 #[cfg(test)]

@@ -9,20 +9,24 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use uuid::Uuid;
 
 use super::tls::Tls;
 use super::worker::{Accepted, Handle, Phase, Worker};
 use super::{connection, headers, respond};
+use crate::core::descriptors::Room;
 use crate::core::outcome::Outcome;
+use crate::core::telling::Telling;
 
 /// Connections that the kernel holds for us until we accept them.
 const BACKLOG: i32 = 4096;
@@ -95,9 +99,10 @@ impl Workers {
 /// Accepts until the router no longer takes anything new, then closes the socket. Runs on the first worker.
 pub async fn accept(listener: Listener, workers: Workers, mut phase: watch::Receiver<Phase>) -> io::Result<()> {
     let Some((first, _)) = workers.0.first().cloned() else { return Ok(()) };
-    let (counts, limits) = (&first.shared.vitals.connections, first.limits());
+    let counts = &first.shared.vitals.connections;
     let (tls, listener) = (listener.tls, TcpListener::from_std(listener.socket)?);
-    let mut pause = *PAUSE.start();
+    let mut desk = Desk { first: first.clone(), workers, tls, telling: Telling::default() };
+    let (mut pause, mut telling) = (*PAUSE.start(), Telling::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -107,38 +112,87 @@ pub async fn accept(listener: Listener, workers: Workers, mut phase: watch::Rece
             Ok((socket, peer)) => {
                 pause = *PAUSE.start();
                 counts.accepted.bump();
-                if counts.open.load(Ordering::Relaxed) >= limits.connections_max {
-                    counts.refused.bump();
-                    first.shared.vitals.refusals.bump(first.index, Outcome::Overloaded);
-                    // With TLS it would take a handshake to say so.
-                    if tls.is_none()
-                        && let Ok(place) = first.shared.turned_away.clone().try_acquire_owned()
-                    {
-                        let id = headers::make_id(&mut first.dice());
-                        let told = turn_away(socket, respond::overloaded(id), limits.goodbye_timeout);
-                        tokio::spawn(async move {
-                            told.await;
-                            drop(place);
-                        });
-                    }
-                } else if first.shared.vitals.memory.is_short() {
-                    // Some may come, to be told or to ask for the health page.
-                    match first.shared.turned_away.clone().try_acquire_owned() {
-                        Ok(place) => workers.give(socket, peer, tls.clone(), Some(place)),
-                        Err(_) => first.shared.vitals.memory.refused_connections.bump(),
-                    }
-                } else {
-                    workers.give(socket, peer, tls.clone(), None);
+                if telling.works() {
+                    tracing::info!(target: "scorefront::listen", "connections are accepted again");
                 }
+                desk.receive(socket, peer);
             }
             Err(error) => {
                 counts.accept_errors.bump();
                 if !concerns_one_connection(&error) {
-                    tracing::warn!(target: "scorefront::listen", %error, "cannot accept connections, pausing");
+                    if telling.fails(Instant::now()) {
+                        tracing::warn!(
+                            target: "scorefront::listen",
+                            %error, "cannot accept connections, pausing; raise the limit of open files, or lower max-connections"
+                        );
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(*PAUSE.end());
                 }
             }
+        }
+    }
+}
+
+/// Where an accepted socket is served, or turned away.
+struct Desk {
+    first: Arc<Worker>,
+    workers: Workers,
+    tls: Option<Arc<Tls>>,
+    /// Of clients that are turned away for want of descriptors.
+    telling: Telling,
+}
+
+impl Desk {
+    fn receive(&mut self, socket: TcpStream, peer: SocketAddr) {
+        let (shared, limits) = (&self.first.shared, self.first.limits());
+        let (counts, descriptors) = (&shared.vitals.connections, &shared.vitals.descriptors);
+        let room = descriptors.room(usize::try_from(socket.as_raw_fd()).unwrap_or(0));
+        if counts.open.load(Ordering::Relaxed) >= limits.connections_max {
+            counts.refused.bump();
+            let told = (room != Room::None).then_some(respond::overloaded as fn(_) -> _);
+            return self.refuse(socket, told);
+        }
+        if room != Room::Enough {
+            descriptors.refused.bump();
+            if self.telling.fails(Instant::now()) {
+                tracing::warn!(
+                    target: "scorefront::listen",
+                    "clients are turned away: few file descriptors are left, and they are kept for replicas; raise the \
+                     limit of open files, or lower max-connections"
+                );
+            }
+            let told = (room == Room::Little).then_some(respond::short_of_descriptors as fn(_) -> _);
+            return self.refuse(socket, told);
+        }
+        if self.telling.works() {
+            tracing::info!(target: "scorefront::listen", "clients are served again");
+        }
+        let mut place = None;
+        if shared.vitals.memory.is_short() {
+            // Some may come, to be told or to ask for the health page.
+            place = shared.turned_away.clone().try_acquire_owned().ok();
+            if place.is_none() {
+                return shared.vitals.memory.refused_connections.bump();
+            }
+        }
+        self.workers.give(socket, peer, self.tls.clone(), place);
+    }
+
+    /// Ends a connection for which there is no room, with these words if any.
+    fn refuse(&self, socket: TcpStream, words: Option<fn(Uuid) -> Bytes>) {
+        let first = &self.first;
+        first.shared.vitals.refusals.bump(first.index, Outcome::Overloaded);
+        // With TLS it would take a handshake to say so.
+        if let (None, Some(words)) = (&self.tls, words)
+            && let Ok(place) = first.shared.turned_away.clone().try_acquire_owned()
+        {
+            let id = headers::make_id(&mut first.dice());
+            let told = turn_away(socket, words(id), first.limits().goodbye_timeout);
+            tokio::spawn(async move {
+                told.await;
+                drop(place);
+            });
         }
     }
 }
@@ -170,7 +224,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (socket, _) = listener.accept().await.unwrap();
-        tokio::spawn(turn_away(socket, respond::overloaded(uuid::Uuid::nil()), crate::testing::PATIENCE));
+        tokio::spawn(turn_away(socket, respond::overloaded(Uuid::nil()), crate::testing::PATIENCE));
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();

@@ -14,7 +14,7 @@ use http::{Request, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::forward::{note_connect_failure, note_connect_success};
+use super::health::{is_our_shortage, note_connect_failure, note_connect_success};
 use super::ledger::Ledger;
 use super::outgoing::Outgoing;
 use super::pending::{Busy, Lease, Pending, Unread};
@@ -111,13 +111,17 @@ impl Copy {
             Some(connector) => connector,
             None => {
                 let connect = pool::connect(&self.worker, replica.address, wire);
-                let Ok(Ok(connector)) = tokio::time::timeout(self.worker.limits().connect_timeout, connect).await
-                else {
-                    note_connect_failure(&self.worker, &self.deployment, &replica);
-                    return None;
-                };
-                note_connect_success(&self.worker, &self.deployment, &replica);
-                connector
+                match tokio::time::timeout(self.worker.limits().connect_timeout, connect).await {
+                    Ok(Ok(connector)) => {
+                        note_connect_success(&self.worker, &self.deployment, &replica);
+                        connector
+                    }
+                    Ok(Err(error)) if is_our_shortage(&error) => return None,
+                    Ok(Err(_)) | Err(_) => {
+                        note_connect_failure(&self.worker, &self.deployment, &replica);
+                        return None;
+                    }
+                }
             }
         };
         let request = std::mem::take(&mut self.request).map(|()| UploadBody::whole(body));

@@ -247,6 +247,12 @@ pub(crate) fn overloaded(id: Uuid) -> Bytes {
     raw(Outcome::Overloaded, "The router has as many client connections as max-connections allows.", id)
 }
 
+/// The same for one whose descriptor is kept for others.
+pub(crate) fn short_of_descriptors(id: Uuid) -> Bytes {
+    let message = "The router has as many client connections as its limit of open files allows. Ask again later.";
+    raw(Outcome::Overloaded, message, id)
+}
+
 /// The same for one whose address is over its own.
 pub(crate) fn crowded(id: Uuid) -> Bytes {
     let message = "This address has as many connections as max-connections-per-address allows. Use those it has.";

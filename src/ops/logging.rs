@@ -5,6 +5,7 @@
 //! Holds: logging never waits for standard error. Lines go through a `super::spool`; while nobody reads them they
 //! are dropped, and the next line that goes through says how many.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -80,6 +81,7 @@ impl Logging {
         let filter = parse_filter(filter).map_err(io::Error::other)?;
         let (subscriber, levels) = subscriber(format, filter, sink);
         tracing::subscriber::set_global_default(subscriber).map_err(io::Error::other)?;
+        tell_of_panics();
         Ok(Self { spool, levels })
     }
 
@@ -92,6 +94,22 @@ impl Logging {
     pub fn flush(&self, patience: Duration) -> bool {
         self.spool.flush(patience)
     }
+}
+
+/// From now on panics are lines of the trace log like others, and no longer written to standard error by the thread
+/// that panics: that would wait for whoever reads it, and would be no JSON.
+pub fn tell_of_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        let backtrace = Backtrace::capture();
+        let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(backtrace));
+        tracing::error!(
+            target: "scorefront::panic",
+            thread = thread.name().unwrap_or_default(), %location, backtrace,
+            "a bug of the router, please report it: {}", panic.payload_as_str().unwrap_or("panic without words")
+        );
+    }));
 }
 
 /// Looks at and changes the levels of the trace log.

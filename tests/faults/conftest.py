@@ -34,10 +34,10 @@ class Seen:
 class Patient(Router):
     """A router with one endpoint without keys, that says whether anything of a fault stayed behind."""
 
-    def __init__(self, folder, replicas, prefix=(), annotations=None, **settings):
+    def __init__(self, folder, replicas, prefix=(), annotations=None, more=(), **settings):
         objects = manifests.deployment(ENDPOINT, "only", replicas, **({"auth_mode": "none"} | (annotations or {})))
         # Idle connections go soon, so that open descriptors are leaks.
-        super().__init__(folder, [*objects], prefix=prefix, **({"upstream_idle_ms": 1000} | settings))
+        super().__init__(folder, [*objects, *more], prefix=prefix, **({"upstream_idle_ms": 1000} | settings))
         self.base = self.descriptors()
         self.memory_base = self.memory()
 

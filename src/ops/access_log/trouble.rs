@@ -2,20 +2,18 @@
 //!
 //! Owner: the access log. The workers drop lines, the writer finds out why.
 //!
-//! Holds: whatever the target does, the trace log hears of it a few times in [`REPORT_EVERY`] at most.
+//! Holds: whatever the target does, the trace log hears little of it ([`Telling`]).
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::core::telling::Telling;
 use crate::core::vitals::Vitals;
 use crate::ops::spool::Observer;
-
-/// The trace log hears of the same thing this often at most.
-const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -23,8 +21,7 @@ pub(super) struct Trouble {
     vitals: Arc<Vitals>,
     is_failing: AtomicBool,
     failure: Mutex<Failure>,
-    /// On the router's clock; 0 is never.
-    dropped_told_us: AtomicU64,
+    dropping: Mutex<Telling>,
 }
 
 /// What the writer last met with.
@@ -32,15 +29,12 @@ pub(super) struct Trouble {
 struct Failure {
     error: String,
     remedy: &'static str,
-    told_at: Option<Instant>,
-    /// Whether the trace log heard that writing fails, and not yet that it goes on.
-    is_told: bool,
+    telling: Telling,
 }
 
 impl Trouble {
     pub(super) fn new(vitals: Arc<Vitals>) -> Self {
-        let (is_failing, dropped_told_us) = (AtomicBool::new(false), AtomicU64::new(0));
-        Self { vitals, is_failing, failure: Mutex::default(), dropped_told_us }
+        Self { vitals, is_failing: AtomicBool::new(false), failure: Mutex::default(), dropping: Mutex::default() }
     }
 
     /// There is no target, and there should be one.
@@ -67,11 +61,8 @@ impl Trouble {
         } else {
             dropped.slow.bump()
         }
-        let now_us = self.vitals.micros(now).max(1);
-        let last = self.dropped_told_us.load(Ordering::Relaxed);
-        let due = last == 0 || now_us.saturating_sub(last) >= REPORT_EVERY.as_micros() as u64;
-        let told = &self.dropped_told_us;
-        if due && told.compare_exchange(last, now_us, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        // Whoever is telling already tells for the others too.
+        if self.dropping.try_lock().is_some_and(|mut telling| telling.fails(now)) {
             self.report_dropped(dropped.read(), is_failing);
         }
     }
@@ -108,9 +99,7 @@ impl Observer for Arc<Trouble> {
         let mut failure = self.failure.lock();
         (failure.error, failure.remedy) = (error.to_string(), remedy(error));
         self.is_failing.store(true, Ordering::Relaxed);
-        // A disk that is full but for a moment now and then would be told again and again.
-        if failure.told_at.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
-            (failure.told_at, failure.is_told) = (Some(Instant::now()), true);
+        if failure.telling.fails(Instant::now()) {
             tracing::error!(
                 target: "scorefront::access_log",
                 %error, "access log cannot be written; lines are kept as long as there is room; {}", failure.remedy
@@ -120,7 +109,7 @@ impl Observer for Arc<Trouble> {
 
     fn recovered(&self) {
         self.is_failing.store(false, Ordering::Relaxed);
-        if std::mem::take(&mut self.failure.lock().is_told) {
+        if self.failure.lock().telling.works() {
             tracing::info!(target: "scorefront::access_log", "access log is written again");
         }
     }

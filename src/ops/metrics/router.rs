@@ -48,6 +48,7 @@ fn write_connections(page: &mut Page<'_>, vitals: &Vitals, limits: &Limits) -> f
     page.single(table::ACCEPTED, connections.accepted.read())?;
     page.single(table::REFUSED, connections.refused.read())?;
     page.single(table::CROWDED, connections.crowded.read())?;
+    page.single(table::REFUSED_DESCRIPTORS, vitals.descriptors.refused.read())?;
     page.single(table::USED_UP, connections.used_up.read())?;
     page.single(table::LINGERING, connections.lingering.load(Ordering::Relaxed) as u64)?;
     page.single(table::LINGERING_CUT, connections.lingering_cut.read())?;

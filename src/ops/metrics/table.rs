@@ -130,6 +130,8 @@ metrics! {
         "Client connections turned away at the limit";
     CROWDED = Counter "scorefront_connections_refused_per_address_total" &[],
         "Client connections turned away because their address had as many as max-connections-per-address allows";
+    REFUSED_DESCRIPTORS = Counter "scorefront_connections_refused_descriptors_total" &[],
+        "Client connections turned away because a tenth of process_max_fds is kept for replicas and others";
     USED_UP = Counter "scorefront_connections_used_up_total" &[],
         "Client connections ended because they had as many requests as max-requests-per-connection allows";
     LINGERING = Gauge "scorefront_lingering_clients" &[],
@@ -241,7 +243,7 @@ metrics! {
     SHARES_REPLAY = Gauge "scorefront_endpoint_replay_bytes" &["form", "endpoint"],
         "What is kept of request bodies to an endpoint for another attempt";
     LIMITED = Counter "scorefront_limited_requests_total" &["form", "endpoint", "limit"],
-        "Requests that ran into a limit of the router as a whole, or into the endpoint's share of it: memory, requests, requests-share, queue, queue-share (turned away), replay, replay-share (forwarded without the chance of another attempt)";
+        "Requests that ran into a limit of the router as a whole, or into the endpoint's share of it: memory, requests, requests-share, queue, queue-share, descriptors (turned away), replay, replay-share (forwarded without the chance of another attempt)";
     MEMORY_RESIDENT = Gauge "scorefront_memory_bytes" &[],
         "Resident memory at the last look, some times a second; 0 without a limit";
     MEMORY_LIMIT = Gauge "scorefront_memory_limit_bytes" &[],

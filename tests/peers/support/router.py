@@ -20,12 +20,12 @@ def binary():
 
 
 class Router:
-    """A running `scorefront serve`, with at most so many file descriptors if that is said, and with other settings.
+    """A running `scorefront serve`, with other settings where they are said.
 
     `prefix` is a command that becomes the router, such as `env` or `unshare`.
     """
 
-    def __init__(self, folder, objects, descriptors=None, prefix=(), **settings):
+    def __init__(self, folder, objects, prefix=(), **settings):
         source = Path(folder) / "manifests"
         source.mkdir()
         (source / "all.yaml").write_text(yaml.safe_dump_all(objects))
@@ -43,8 +43,6 @@ class Router:
         arguments = [binary(), "serve"]
         for name, value in (usual | settings).items():
             arguments += [f"--{name.replace('_', '-')}", value]
-        if descriptors:
-            arguments = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *arguments]
         self.process = Process("scorefront", [*prefix, *arguments], folder)
         try:
             self.process.wait_until_ready(f"{self.admin_url}/readyz")
