@@ -140,6 +140,10 @@ metrics! {
         "Clients cut off because they were too slow: body (they sent it silently or below min-body-bytes-per-second), answer (they took it so, min-answer-bytes-per-second)";
     PROXY_HEADERS_WRONG = Counter "scorefront_proxy_protocol_errors_total" &[],
         "Connections of trusted proxies that were closed because they did not begin with a PROXY header (proxy-protocol)";
+    HTTP2_ENDED = Counter "scorefront_http2_connections_ended_total" &["reason"],
+        "Client connections with HTTP/2 that are over: in_order, client_error (it sent GOAWAY with an error), lost, protocol_error (of the client), flood (of streams that it resets or makes fail, CONTINUATION, tiny DATA), idle_frames (max-idle-frames), too_many_requests (it went on after max-requests-per-connection), idle, silent (no answer to a PING), slow (it took too little), forced (the router stopped)";
+    STREAMS_REFUSED = Counter "scorefront_http2_streams_refused_total" &[],
+        "HTTP/2 streams refused because their connection had as many requests as max-requests-per-connection allows";
     FLOODED = Counter "scorefront_http2_floods_total" &[],
         "Client connections ended because of more HTTP/2 frames that move nothing than max-idle-frames allows";
     ACCEPT_ERRORS = Counter "scorefront_accept_errors_total" &[],
