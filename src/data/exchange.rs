@@ -28,6 +28,7 @@ use crate::core::outcome::Outcome;
 use crate::core::record::Record;
 use crate::core::route::{self, PathError, PublicPath, Wanted};
 use crate::core::snapshot::{Deployment, Endpoint};
+use crate::core::state::AnswerFlaw;
 use crate::core::subjects::Subject;
 
 /// The public path of a request, once it is known to be one.
@@ -38,13 +39,13 @@ struct Target<'a> {
 }
 
 /// What routing decides.
-struct Route {
-    deployment: Arc<Deployment>,
+pub(crate) struct Route {
+    pub(crate) deployment: Arc<Deployment>,
     endpoint: Arc<Endpoint>,
     /// Whether the client named the deployment.
     named: bool,
     /// The protocol that the client wants to change to.
-    upgrade: Option<HeaderValue>,
+    pub(crate) upgrade: Option<HeaderValue>,
 }
 
 /// A refused request with a body up to this size is read whole first, and its connection goes on.
@@ -347,9 +348,10 @@ async fn pass_on(
     let Answer { response, busy, connector } = answer;
     ledger.record.model_status = Some(response.status());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return tunnel::open(link, parts, response, busy, route.upgrade.as_ref(), ledger);
+        return tunnel::open(link, parts, response, busy, route, ledger);
     }
     if !headers::is_plainly_chunked(response.headers()) {
+        route.deployment.state.shard(link.worker.index).refuse_answer(AnswerFlaw::TransferCoding);
         busy.done(None, Instant::now());
         let message = "Replica closed connection before replying. Its answer has a transfer coding other than chunked.";
         return respond::refuse(Refused::new(Outcome::ReplicaReset, message), ledger, false);

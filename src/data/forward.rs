@@ -29,6 +29,7 @@ use super::worker::Worker;
 use crate::core::outcome::Outcome;
 use crate::core::replica_tls::Wire;
 use crate::core::snapshot::{Deployment, Replica};
+use crate::core::state::AnswerFlaw;
 
 /// What is sent to a replica, as often as need be.
 #[derive(Debug)]
@@ -216,6 +217,9 @@ async fn attempt(
             if let Some(request) = returned {
                 outgoing.headers = request.into_parts().0.headers;
             }
+            if let Some(flaw) = flaw(error.error()) {
+                deployment.state.shard(worker.index).refuse_answer(flaw);
+            }
             let detail = describe(error.error());
             match busy {
                 Some(busy) if unsent => drop(busy.unused()),
@@ -327,6 +331,12 @@ fn closed(deployment: &Deployment, detail: String) -> Refused {
     let message =
         format!("Replica closed connection before replying. Endpoint {endpoint}, deployment {name}: {detail}.");
     Refused::new(Outcome::ReplicaReset, message)
+}
+
+/// What is wrong with the head of the answer, where it is that.
+fn flaw(error: &hyper::Error) -> Option<AnswerFlaw> {
+    let is_malformed = error.is_parse().then_some(AnswerFlaw::Malformed);
+    if error.is_parse_too_large() { Some(AnswerFlaw::TooLarge) } else { is_malformed }
 }
 
 fn describe(error: &hyper::Error) -> String {

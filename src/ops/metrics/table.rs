@@ -106,6 +106,8 @@ metrics! {
         "Times that a replica was left out after connect failures";
     ABANDONED = Counter "scorefront_abandoned_requests_total" DEPLOYMENT,
         "Requests given up while the replica worked on";
+    ANSWERS_REFUSED = Counter "scorefront_answers_refused_total" &["form", "endpoint", "deployment", "reason"],
+        "Answers of replicas that no client got because of their heads: too_large (max-answer-head-bytes, or more than 100 headers), malformed, transfer_coding (other than chunked), upgrade (that nobody asked for). Each attempt counts";
     MIRRORED = Counter "scorefront_mirrored_requests_total" &["form", "endpoint", "deployment", "status", "result"],
         "Copies for this deployment: answered (by status), failed (no answer), skipped (not sent)";
     MIRROR_DURATION = Histogram "scorefront_mirror_duration_seconds" DEPLOYMENT,

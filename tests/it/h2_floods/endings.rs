@@ -119,7 +119,7 @@ async fn a_client_may_make_so_many_streams_fail_and_no_more() {
     let mut client = Attacker::connect(&router, &[]).await;
     client.send(&faulty(0..5)).await;
     for _ in 0..5 {
-        client.wait_for(crate::downgrade::RESET).await;
+        client.wait_for(RESET).await;
     }
     client.send(&ask(11, END_BOTH)).await;
     client.wait_for(DATA).await;
