@@ -23,6 +23,7 @@ pub(crate) mod ledger;
 pub(crate) mod linger;
 pub(crate) mod link;
 pub mod listen;
+pub(crate) mod meter;
 pub(crate) mod mirror;
 pub(crate) mod outgoing;
 pub(crate) mod paced;

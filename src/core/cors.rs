@@ -120,6 +120,26 @@ impl<'a> Preflight<'a> {
 }
 
 impl Cors {
+    /// Who may ask.
+    pub fn origins(&self) -> &Origins {
+        &self.origins
+    }
+
+    /// With which methods.
+    pub fn methods(&self) -> &[Method] {
+        &self.methods
+    }
+
+    /// With which headers.
+    pub fn headers(&self) -> &[HeaderName] {
+        &self.headers
+    }
+
+    /// For how many seconds browsers may remember that, as it is told them.
+    pub fn max_age(&self) -> &str {
+        self.max_age.to_str().unwrap_or_default()
+    }
+
     /// The value of `Access-Control-Allow-Origin` for this origin, if it may ask.
     pub fn allowed(&self, origin: &HeaderValue) -> Option<HeaderValue> {
         match &self.origins {

@@ -60,6 +60,9 @@ pub struct Limits {
     pub streams_max: u32,
     /// HTTP/2 streams that a client reset before the router had looked at them, before its connection is ended.
     pub reset_streams_max: usize,
+    /// HTTP/2 streams that the router refused or reset because of what the client did wrong, before its connection is
+    /// ended.
+    pub faulty_streams_max: usize,
     /// HTTP/2 frames that move nothing, before the client's connection is ended.
     pub idle_frames_max: u32,
     /// Oldest version of TLS that clients may speak.
@@ -137,6 +140,7 @@ impl Default for Limits {
             requests_per_connection_max: 0,
             streams_max: 128,
             reset_streams_max: 20,
+            faulty_streams_max: 100,
             idle_frames_max: 10_000,
             tls_version_min: TlsVersion::V12,
             tls_handshake_timeout: Duration::from_secs(5),

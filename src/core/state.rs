@@ -221,8 +221,47 @@ pub struct DeploymentShard {
     pub abandoned: Counter,
     /// Slots given back by requests that had an answer or a failure from the replica.
     pub completed: Counter,
+    /// Heads of answers that no client may have, by what is wrong with them.
+    pub refused_answers: [Counter; AnswerFlaw::ALL.len()],
     /// What the copies of mirrored requests did; this deployment is their target.
     pub mirror: MirrorShard,
+}
+
+/// What is wrong with the head of a replica's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerFlaw {
+    /// More bytes than `max-answer-head-bytes`, or too many headers.
+    TooLarge,
+    /// It is no HTTP, or can be read in more than one way.
+    Malformed,
+    /// It has a transfer coding that the router cannot take off.
+    TransferCoding,
+    /// It changes to a protocol that nobody asked for.
+    Upgrade,
+}
+
+impl AnswerFlaw {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::TooLarge, Self::Malformed, Self::TransferCoding, Self::Upgrade];
+
+    /// The word for metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Malformed => "malformed",
+            Self::TransferCoding => "transfer_coding",
+            Self::Upgrade => "upgrade",
+        }
+    }
+}
+
+impl DeploymentShard {
+    /// Counts an answer that is refused.
+    pub fn refuse_answer(&self, flaw: AnswerFlaw) {
+        if let Some(counter) = self.refused_answers.get(flaw as usize) {
+            counter.bump();
+        }
+    }
 }
 
 /// What one worker counts for the copies sent to one mirror target.
@@ -258,6 +297,7 @@ impl Default for DeploymentShard {
             ejections: Counter::default(),
             abandoned: Counter::default(),
             completed: Counter::default(),
+            refused_answers: Default::default(),
             mirror: MirrorShard::default(),
         }
     }

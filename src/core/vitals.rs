@@ -128,6 +128,10 @@ pub struct ConnectionCounts {
     pub proxy_headers_wrong: Counter,
     /// Ended because of a flood of HTTP/2 frames.
     pub flooded: Counter,
+    /// Those with HTTP/2 that are over.
+    pub http2_ended: Http2Ends,
+    /// HTTP/2 streams refused because their connection had as many requests as it may have.
+    pub streams_refused: Counter,
     /// Failed accepts.
     pub accept_errors: Counter,
     /// Connections to replicas opened so far.
@@ -150,10 +154,91 @@ impl ConnectionCounts {
             slow_readers: Counter::default(),
             proxy_headers_wrong: Counter::default(),
             flooded: Counter::default(),
+            http2_ended: Http2Ends::default(),
+            streams_refused: Counter::default(),
             accept_errors: Counter::default(),
             upstream_opened: Counter::default(),
             upstream_reused: ShardedCounter::new(workers),
         }
+    }
+}
+
+/// Why a client connection with HTTP/2 ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2End {
+    /// The client left, or was told to and did.
+    InOrder,
+    /// The client told of an error.
+    ClientError,
+    /// It broke off.
+    Lost,
+    /// The client did not follow the protocol.
+    ProtocolError,
+    /// The client did too much of something: resets, faulty streams, CONTINUATION, tiny DATA.
+    Flood,
+    /// More frames that move nothing than `max-idle-frames` allows.
+    IdleFrames,
+    /// The client was told to leave and went on asking.
+    TooManyRequests,
+    /// There was no request for `client-idle-timeout-ms`.
+    Idle,
+    /// The client did not answer a PING.
+    Silent,
+    /// The client took nothing, or too little.
+    Slow,
+    /// The router stopped.
+    Forced,
+}
+
+impl Http2End {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 11] = [
+        Self::InOrder,
+        Self::ClientError,
+        Self::Lost,
+        Self::ProtocolError,
+        Self::Flood,
+        Self::IdleFrames,
+        Self::TooManyRequests,
+        Self::Idle,
+        Self::Silent,
+        Self::Slow,
+        Self::Forced,
+    ];
+
+    /// The word for metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::InOrder => "in_order",
+            Self::ClientError => "client_error",
+            Self::Lost => "lost",
+            Self::ProtocolError => "protocol_error",
+            Self::Flood => "flood",
+            Self::IdleFrames => "idle_frames",
+            Self::TooManyRequests => "too_many_requests",
+            Self::Idle => "idle",
+            Self::Silent => "silent",
+            Self::Slow => "slow",
+            Self::Forced => "forced",
+        }
+    }
+}
+
+/// How many ended for which reason.
+#[derive(Debug, Default)]
+pub struct Http2Ends([Counter; Http2End::ALL.len()]);
+
+impl Http2Ends {
+    /// One more.
+    pub fn bump(&self, reason: Http2End) {
+        if let Some(counter) = self.0.get(reason as usize) {
+            counter.bump();
+        }
+    }
+
+    /// So many.
+    pub fn read(&self, reason: Http2End) -> u64 {
+        self.0.get(reason as usize).map_or(0, Counter::read)
     }
 }
 

@@ -22,7 +22,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
@@ -32,14 +32,14 @@ use tokio::time::{Sleep, sleep_until};
 use super::exchange::{exchange, open, record_unreadable};
 use super::headers::{self, Census};
 use super::link::{Doing, Link};
-use super::paced::{StreamExecutor, pace};
 use super::socket::Socket;
 use super::stream::AnswerBody;
 use super::tls::{Tls, Transport};
 use super::worker::{Phase, Worker};
 use super::{listen, proxied, respond};
-use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
+
+mod http2;
 
 /// Counts one connection for as long as it lives.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tl
     let _last = Last(link.clone());
     let (socket, mut watch) = (Socket::new(transport, link.clone()), Watch::new(link.clone()));
     if is_http2 {
-        return serve_http2(&link, socket, &mut watch).await;
+        return http2::serve(&link, socket, &mut watch).await;
     }
     let answering = link.clone();
     let service = service_fn(move |request| answer(&answering, request));
@@ -106,7 +106,7 @@ async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tl
     match watch.over(Pin::new(&mut connection), Phase::Finishing, |c| c.graceful_shutdown()).await {
         End::Over(Err(error)) if error.is_parse_version_h2() => {
             let Some(parts) = connection.into_parts() else { return };
-            serve_http2(&link, parts.io.push_back(parts.read_buf), &mut watch).await;
+            http2::serve(&link, parts.io.push_back(parts.read_buf), &mut watch).await;
         }
         End::Over(end) => {
             if let Err(error) = &end {
@@ -123,7 +123,7 @@ async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tl
             let Some(parts) = connection.into_parts() else { return };
             cut_off(&link, doing, parts.io).await;
         }
-        End::Forced => {}
+        End::Forced | End::Deaf => {}
     }
 }
 
@@ -144,24 +144,6 @@ struct Last(Arc<Link>);
 impl Drop for Last {
     fn drop(&mut self) {
         self.0.settle_unsent();
-    }
-}
-
-async fn serve_http2(link: &Arc<Link>, socket: Socket, watch: &mut Watch) {
-    link.set_http2();
-    let answering = link.clone();
-    let service = service_fn(move |request| {
-        answering.allow(FRAMES_PER_REQUEST);
-        pace(answering.clone(), answer(&answering, request))
-    });
-    let connection = http2_builder(&link.worker).serve_connection(socket.expect_frames(), service);
-    let mut connection = std::pin::pin!(connection);
-    // What goes wrong goes wrong inside an exchange, which records it, or before there is one.
-    let end = watch.over(connection.as_mut(), Phase::Discouraging, |c| c.graceful_shutdown()).await;
-    if matches!(end, End::Overdue(Doing::Idle)) {
-        // The client is told before the connection goes, so that no request falls between.
-        connection.as_mut().graceful_shutdown();
-        let _ = tokio::time::timeout(link.worker.limits().goodbye_timeout, connection).await;
     }
 }
 
@@ -203,37 +185,6 @@ const HEADERS_WITHOUT_ALLOCATION: usize = 100;
 
 /// hyper wants at least this much room for a head and what follows it.
 const BUFFER_MIN: usize = 8 << 10;
-
-fn http2_builder(worker: &Worker) -> http2::Builder<StreamExecutor> {
-    let limits = worker.limits();
-    let mut builder = http2::Builder::new(StreamExecutor { tempo: limits.answer_tempo() });
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.streams_max)
-        .max_pending_accept_reset_streams(limits.reset_streams_max)
-        .max_header_list_size(header_list_max(limits))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(limits.idle_timeout / 2)
-        .keep_alive_timeout(limits.head_timeout);
-    builder
-}
-
-/// HTTP/2 counts 32 bytes more for each header. With room for those to spare, it is the exchange that refuses a head that
-/// is too large, with the setting in the message.
-fn header_list_max(limits: &Limits) -> u32 {
-    u32::try_from(limits.head_bytes_max.saturating_add(64 * limits.headers_max)).unwrap_or(u32::MAX)
-}
-
-/// Bytes that a client may send on one HTTP/2 stream before they are read.
-const STREAM_WINDOW: u32 = 256 << 10;
-/// The same for all streams of a connection.
-const CONNECTION_WINDOW: u32 = 1 << 20;
-/// Frames that move nothing, such as window updates and a reset, that a client may send for a request.
-const FRAMES_PER_REQUEST: u32 = 16;
-/// Bytes of an answer that are buffered for one HTTP/2 stream.
-const SEND_BUFFER: usize = 64 << 10;
 
 type Answered = Result<Response<AnswerBody>, std::convert::Infallible>;
 
@@ -279,6 +230,8 @@ enum End {
     Over(hyper::Result<()>),
     /// Cut off: it was in this state for too long, or could not be written to.
     Overdue(Doing),
+    /// Cut off: the client was told to leave, and went on.
+    Deaf,
     /// Cut off: the router stops.
     Forced,
 }
@@ -315,9 +268,12 @@ impl Watch {
             // The connection itself counts requests, so only then can it have had its last one.
             let over_or_used_up = poll_fn(|context| {
                 if let Poll::Ready(end) = connection.as_mut().poll(context) {
-                    return Poll::Ready(Some(end));
+                    return Poll::Ready(Some(End::Over(end)));
                 }
                 self.link.time_head();
+                if self.link.is_deaf() {
+                    return Poll::Ready(Some(End::Deaf));
+                }
                 if !left && self.link.must_leave() { Poll::Ready(None) } else { Poll::Pending }
             });
             // With a waker of its own: the connection wakes this task several times for each exchange, and alarm and phase
@@ -333,7 +289,7 @@ impl Watch {
             tokio::select! {
                 // The connection first: what it has to say may be that it is done.
                 biased;
-                end = over_or_used_up => if let Some(end) = end { return End::Over(end) },
+                end = over_or_used_up => if let Some(end) = end { return end },
                 event = seldom.next() => if let Some(Some(end)) = event { return end },
             }
         }

@@ -21,15 +21,14 @@ use super::outgoing::Outgoing;
 use super::respond::{self, Refused};
 use super::stream::{AnswerBody, Passing};
 use super::upload::{Upload, discard};
-use super::{admit, auth, cors, entry, late, mirror, redirect, tunnel};
+use super::{admit, auth, cors, entry, late, meter, mirror, redirect, tunnel};
 use crate::core::cors::Preflight;
 use crate::core::facts::Form;
-use crate::core::limiter::{Caller, Passed};
 use crate::core::outcome::Outcome;
 use crate::core::record::Record;
 use crate::core::route::{self, PathError, PublicPath, Wanted};
-use crate::core::snapshot::{Deployment, Endpoint};
-use crate::core::subjects::Subject;
+use crate::core::snapshot::Deployment;
+use crate::core::state::AnswerFlaw;
 
 /// The public path of a request, once it is known to be one.
 struct Target<'a> {
@@ -39,12 +38,12 @@ struct Target<'a> {
 }
 
 /// What routing decides.
-struct Route {
-    deployment: Arc<Deployment>,
+pub(crate) struct Route {
+    pub(crate) deployment: Arc<Deployment>,
     /// Whether the client named the deployment.
     named: bool,
     /// The protocol that the client wants to change to.
-    upgrade: Option<HeaderValue>,
+    pub(crate) upgrade: Option<HeaderValue>,
 }
 
 /// A refused request with a body up to this size is read whole first, and its connection goes on.
@@ -242,7 +241,7 @@ fn choose(
     entry::enter(worker, endpoint, ledger.record.started)?;
     ledger.counts = true;
     if endpoint.limiter.is_set() {
-        ledger.passed = Some(meter(link, endpoint, caller(link, endpoint, headers, subject), ledger.record.started)?);
+        ledger.passed = Some(meter::pass(link, endpoint, headers, subject, ledger.record.started)?);
     }
     let named = if census.has(Kind::ModelDeployment) { headers.get(headers::MODEL_DEPLOYMENT) } else { None };
     let name = named.map(|name| name.to_str().unwrap_or("?"));
@@ -263,28 +262,6 @@ fn choose(
     ledger.record.deployment = Some(deployment.clone());
     forward::check_wire(deployment)?;
     Ok(Route { deployment: deployment.clone(), named: named.is_some(), upgrade: None })
-}
-
-/// Whose limits a request comes under whose credentials were found valid; `subject` is that of its token.
-fn caller(link: &Link, endpoint: &Endpoint, headers: &HeaderMap, subject: Option<Subject>) -> Caller {
-    if let Some(subject) = subject {
-        return Caller::Subject { subject, places: link.worker.limits().token_subjects_max };
-    }
-    let is_asked = endpoint.limiter.asks_for_caller();
-    let key = is_asked.then(|| auth::key_index(&endpoint.access, headers)).flatten();
-    key.map_or(Caller::Anybody, Caller::Key)
-}
-
-/// Asks the rate limits of the endpoint.
-fn meter(link: &Link, endpoint: &Endpoint, caller: Caller, now: Instant) -> Result<Passed, Refused> {
-    let limiter = &endpoint.limiter;
-    limiter.admit(caller, link.worker.shared.vitals.nanos(now)).map_err(|exceeded| {
-        let seconds = exceeded.retry_after_seconds;
-        let (name, why) = (&endpoint.name, limiter.explain(exceeded));
-        let message =
-            format!("Endpoint {name}: {why} Ask again in {seconds} s, or ask its operator to raise the limit.");
-        Refused::new(Outcome::RateLimited, message).retry_after(seconds).over(exceeded.which.label())
-    })
 }
 
 /// A name for a message: whatever a client wrote, cut to a sensible length.
@@ -363,10 +340,11 @@ async fn pass_on(
     let Answer { response, busy, connector } = answer;
     ledger.record.model_status = Some(response.status());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return tunnel::open(link, parts, response, busy, route.upgrade.as_ref(), ledger);
+        return tunnel::open(link, parts, response, busy, route, ledger);
     }
     let census = Census::of(response.headers());
     if !headers::is_plainly_chunked(response.headers(), census) {
+        route.deployment.state.shard(link.worker.index).refuse_answer(AnswerFlaw::TransferCoding);
         busy.done(None, Instant::now());
         let message = "Replica closed connection before replying. Its answer has a transfer coding other than chunked.";
         return respond::refuse(Refused::new(Outcome::ReplicaReset, message), ledger, false);

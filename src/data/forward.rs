@@ -33,6 +33,7 @@ use crate::core::outcome::Outcome;
 use crate::core::replica_tls::Wire;
 use crate::core::shares::Limit;
 use crate::core::snapshot::Deployment;
+use crate::core::state::AnswerFlaw;
 
 /// The head of an answer, with what it holds.
 #[derive(Debug)]
@@ -202,6 +203,9 @@ async fn attempt(
             if let Some(request) = returned {
                 outgoing.take_back(request);
             }
+            if let Some(flaw) = flaw(error.error()) {
+                deployment.state.shard(worker.index).refuse_answer(flaw);
+            }
             let detail = describe(error.error());
             match busy {
                 Some(busy) if unsent => drop(busy.unused()),
@@ -336,6 +340,12 @@ fn closed(deployment: &Deployment, detail: String) -> Refused {
     let message =
         format!("Replica closed connection before replying. Endpoint {endpoint}, deployment {name}: {detail}.");
     Refused::new(Outcome::ReplicaReset, message)
+}
+
+/// What is wrong with the head of the answer, where it is that.
+fn flaw(error: &hyper::Error) -> Option<AnswerFlaw> {
+    let is_malformed = error.is_parse().then_some(AnswerFlaw::Malformed);
+    if error.is_parse_too_large() { Some(AnswerFlaw::TooLarge) } else { is_malformed }
 }
 
 fn describe(error: &hyper::Error) -> String {

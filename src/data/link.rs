@@ -73,6 +73,10 @@ pub(crate) struct Link {
     exchanges: AtomicU64,
     /// Requests so far, where there is a limit.
     requests: AtomicU64,
+    /// HTTP/2 streams refused because there had been as many requests.
+    refused: AtomicU32,
+    /// Whether it is ended because of a flood of HTTP/2 frames.
+    flooded: AtomicBool,
     /// Whether an answer broke off, so that the connection must end visibly broken.
     broken: AtomicBool,
     /// Whether a request was answered before all of it was read.
@@ -114,6 +118,8 @@ impl Link {
             untaken: AtomicBool::new(false),
             exchanges: AtomicU64::new(0),
             requests: AtomicU64::new(0),
+            refused: AtomicU32::new(0),
+            flooded: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
@@ -160,6 +166,27 @@ impl Link {
     /// Whether its client is to be told to leave. With HTTP/1 the answer to the last request says so.
     pub(crate) fn must_leave(&self) -> bool {
         self.is_used_up() && self.is_http2()
+    }
+
+    /// A stream is refused, because there were as many requests as there may be.
+    pub(crate) fn refuse_stream(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.worker.shared.vitals.connections.streams_refused.bump();
+    }
+
+    /// Whether more streams were refused than can have been under way when the client was told to leave.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.refused.load(Ordering::Relaxed) > self.worker.limits().streams_max
+    }
+
+    /// The client sent too many frames that move nothing.
+    pub(super) fn set_flooded(&self) {
+        self.flooded.store(true, Ordering::Relaxed);
+        self.worker.shared.vitals.connections.flooded.bump();
+    }
+
+    pub(crate) fn is_flooded(&self) -> bool {
+        self.flooded.load(Ordering::Relaxed)
     }
 
     /// Whether an exchange is under way.

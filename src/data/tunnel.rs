@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::connection::Guard;
 use super::counted::Counted;
+use super::exchange::Route;
 use super::headers::{self, Census};
 use super::ledger::Ledger;
 use super::link::Link;
@@ -25,6 +26,7 @@ use super::respond::{self, Refused};
 use super::stream::AnswerBody;
 use super::worker::Phase;
 use crate::core::outcome::Outcome;
+use crate::core::state::AnswerFlaw;
 
 /// Answers 101 and starts the tunnel.
 pub(crate) fn open(
@@ -32,16 +34,17 @@ pub(crate) fn open(
     mut parts: http::request::Parts,
     mut response: Response<Incoming>,
     busy: Busy,
-    asked: Option<&HeaderValue>,
+    route: &Route,
     mut ledger: Ledger,
 ) -> Response<AnswerBody> {
     let agreed = |asked: &HeaderValue| {
         let protocol = response.headers().get(UPGRADE);
         protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(asked.as_bytes()))
     };
-    let (client, protocol) = (parts.extensions.remove::<OnUpgrade>(), asked.filter(|asked| agreed(asked)).cloned());
+    let (client, protocol) = (parts.extensions.remove::<OnUpgrade>(), route.upgrade.clone().filter(agreed));
     let (Some(client), Some(protocol)) = (client, protocol) else {
         busy.done(None, std::time::Instant::now());
+        route.deployment.state.shard(link.worker.index).refuse_answer(AnswerFlaw::Upgrade);
         let refused = Refused::new(
             Outcome::ReplicaReset,
             "Replica closed connection before replying. It changed to a protocol that it was not asked for.",

@@ -58,8 +58,7 @@ impl Flood {
         if self.frames.read(bytes) {
             return Ok(());
         }
-        let counts = &self.link.worker.shared.vitals.connections;
-        counts.flooded.bump();
+        self.link.set_flooded();
         tracing::info!(
             target: "scorefront::connection",
             client = %self.link.peer,

@@ -6,6 +6,7 @@
 //! with a window each, `max-pending-reset-streams`, 4 KiB of header table in each direction, and
 //! `max-idle-frames` frames of which nothing is kept at all.
 
+mod endings;
 mod heads;
 mod idle_frames;
 mod streams;

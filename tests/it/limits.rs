@@ -39,6 +39,31 @@ async fn a_deployment_has_its_own_limit_on_bodies_and_the_smaller_one_counts() {
     }
 }
 
+/// How many answers of the replica were refused for this.
+async fn refused(router: &Router, reason: &str) -> f64 {
+    let labels = format!("form=\"endpoint\",endpoint=\"iris\",deployment=\"blue\",reason=\"{reason}\"");
+    router.metric(&format!("scorefront_answers_refused_total{{{labels}}}")).await
+}
+
+#[tokio::test]
+async fn answers_that_no_client_may_have_are_counted_by_what_is_wrong_with_them() {
+    let heads = [
+        ("malformed", "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nx"),
+        ("transfer_coding", "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+        ("upgrade", "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: tea\r\n\r\n"),
+    ];
+    for (reason, head) in heads {
+        let replica = ScriptedReplica::start(|_| vec![Step::Send(head.into())]).await;
+        let router = Router::start(&World::new().deployment("blue", &[], &[replica.address])).await;
+        assert_eq!(router.client().await.ask(score("")).await.status, 502, "{reason}");
+        assert_eq!(refused(&router, reason).await, 1.0, "{reason}");
+        let (_, page) = router.admin("/metrics").await;
+        let series = page.lines().filter(|line| line.starts_with("scorefront_answers_refused_total")).count();
+        assert_eq!(series, 1, "{reason}");
+        router.drain().await;
+    }
+}
+
 #[tokio::test]
 async fn an_answer_with_too_large_a_head_is_a_502_that_names_the_setting() {
     let replica = ScriptedReplica::start(|_| {
@@ -54,6 +79,7 @@ async fn an_answer_with_too_large_a_head_is_a_502_that_names_the_setting() {
         if status == 502 {
             assert_eq!(got.error("code"), "ReplicaClosedConnection");
             assert!(got.error("message").contains("max-answer-head-bytes"), "{}", got.text());
+            assert_eq!(refused(&router, "too_large").await, 1.0);
         }
         router.drain().await;
     }

@@ -6,15 +6,18 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use scorefront::testing::PATIENCE;
 use scorefront::testing::client::{request, score};
 use scorefront::testing::replica::{ScriptedReplica, Step, answer, ok};
 use scorefront::testing::router::Router;
 use scorefront::testing::world::World;
+use scorefront::testing::{PATIENCE, eventually};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+use crate::downgrade::{HEADERS, RESET};
+use crate::h2_floods::{Attacker, END_BOTH, ask};
 
 const ENDLESS: (&str, &str) = ("max-concurrent-requests-per-instance", "0");
 
@@ -133,5 +136,59 @@ async fn with_http2_no_request_is_lost_over_many_connections() {
     }
     assert!(connections >= 10, "{connections}");
     assert_eq!(replica.seen().len(), 100, "what a client is told was not begun was not");
+    router.drain().await;
+}
+
+/// The code of a stream with which nothing was done.
+const REFUSED_STREAM: u32 = 7;
+
+#[tokio::test]
+async fn with_http2_streams_behind_the_last_one_are_refused_and_nothing_is_done_with_them() {
+    let replica = ScriptedReplica::start(|_| ok("[1]")).await;
+    let router = start(&replica, 3).await;
+    let mut client = Attacker::connect(&router, &[]).await;
+    client.send(&(0..6).flat_map(|n| ask(2 * n + 1, END_BOTH)).collect::<Vec<u8>>()).await;
+    let (mut served, mut refused) = (0, Vec::new());
+    while served < 3 || refused.len() < 3 {
+        let frame = client.hear().await.expect("the connection goes on");
+        match frame.kind {
+            HEADERS => served += 1,
+            RESET => refused.push((frame.stream, frame.code())),
+            _ => {}
+        }
+    }
+    refused.sort_unstable();
+    assert_eq!((served, refused), (3, [7, 9, 11].map(|stream| (stream, REFUSED_STREAM)).to_vec()));
+    assert_eq!(replica.seen().len(), 3);
+    assert_eq!(router.metric("scorefront_http2_streams_refused_total").await, 3.0);
+    drop(client);
+    router.drain().await;
+}
+
+#[tokio::test]
+async fn with_http2_a_client_that_does_not_listen_gets_no_further_and_is_cut_off() {
+    let replica = ScriptedReplica::start(|_| ok("[1]")).await;
+    let world = World::new().deployment("blue", &[ENDLESS], &[replica.address]);
+    let router = Router::start_with(&world, |config| {
+        config.limits.requests_per_connection_max = 3;
+        config.limits.streams_max = 8;
+    })
+    .await;
+    let mut client = Attacker::connect(&router, &[]).await;
+    let mut ids = (0..).map(|n| 2 * n + 1);
+    // It answers no PING, so the router does not know whether it has read what it was told.
+    for id in ids.by_ref().take(3) {
+        client.send(&ask(id, END_BOTH)).await;
+        client.wait_for(HEADERS).await;
+    }
+    for id in ids.by_ref().take(8) {
+        client.send(&ask(id, END_BOTH)).await;
+        let refused = client.wait_for(RESET).await;
+        assert_eq!((refused.stream, refused.code()), (id, REFUSED_STREAM));
+    }
+    client.send_and_end(&ask(ids.next().unwrap(), END_BOTH)).await;
+    assert_eq!(replica.seen().len(), 3);
+    let reason = "scorefront_http2_connections_ended_total{reason=\"too_many_requests\"}";
+    eventually("it was cut off", async || router.metric(reason).await == 1.0).await;
     router.drain().await;
 }

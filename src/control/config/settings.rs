@@ -246,6 +246,7 @@ pub const SETTINGS: &[Setting] = &[
     limits::REPLAY_TOTAL,
     limits::QUEUED,
     limits::RESETS,
+    limits::FAULTY_STREAMS,
     limits::MEMORY,
     limits::REQUESTS,
     limits::SHARE,

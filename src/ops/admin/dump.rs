@@ -15,6 +15,10 @@ use crate::core::snapshot::{Access, Deployment, Endpoint, Replica, Snapshot};
 use crate::core::vitals::Vitals;
 use crate::ops::metrics::discovery_age;
 
+use self::rules::{CorsView, RatesView};
+
+mod rules;
+
 /// As of now.
 pub(super) fn of(snapshot: &Snapshot, vitals: &Vitals) -> impl Serialize + use<> {
     let mut endpoints: Vec<_> = snapshot.endpoints().collect();
@@ -47,6 +51,10 @@ struct EndpointView {
     namespace: String,
     access: &'static str,
     keys: usize,
+    /// Null where replicas decide.
+    cors: Option<CorsView>,
+    /// Null where nothing is limited.
+    rate_limits: Option<RatesView>,
     mirror: Option<MirrorView>,
     deployments: Vec<DeploymentView>,
 }
@@ -140,6 +148,8 @@ impl EndpointView {
             namespace: endpoint.namespace.to_string(),
             access,
             keys,
+            cors: endpoint.cors.as_deref().map(CorsView::of),
+            rate_limits: endpoint.limiter.is_set().then(|| RatesView::of(&endpoint.limiter)),
             mirror: mirror.map(|m| MirrorView { deployment: m.deployment.name.to_string(), percent: m.percent }),
             deployments: endpoint.deployments.iter().map(|deployment| DeploymentView::of(deployment)).collect(),
         }

@@ -4,9 +4,11 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::core::cors::{Origins, Rules};
 use crate::core::facts::{Form, KeyDigest, Name, ObjectRef, Problem, Settings};
-use crate::core::limiter::Limiter;
+use crate::core::limiter::{Limiter, Rates};
 use crate::core::limits::Limits;
+use crate::core::rate::Limit;
 use crate::core::replica_tls::Wire;
 use crate::core::snapshot::{Access, Deployment, Endpoint, Replica};
 use crate::core::split::Split;
@@ -174,6 +176,40 @@ fn the_snapshot_is_sorted_and_holds_no_key() {
     assert_eq!(world["problems"][0]["object"], "models/iris-blue");
     assert!(!body.contains("171") && !body.contains("abab"), "no digest of a key: {body}");
     assert_eq!(admin.get("/debug/config").1, "{\n  \"workers\": 2\n}\n");
+}
+
+#[test]
+fn the_snapshot_shows_the_rules_of_an_endpoint_as_they_are_in_force() {
+    let admin = Running::start();
+    let mut snapshot = (**admin.state.snapshot.load()).clone();
+    let open = endpoint("open", 9000);
+    let rules = Rules {
+        origins: Some(Origins::These(vec!["https://app.example.com".to_owned()])),
+        max_age_s: Some(60),
+        ..Rules::default()
+    };
+    let rates = Rates {
+        endpoint: Limit { per_second: Some(5), ..Limit::default() },
+        key: Limit { concurrent: Some(2), ..Limit::default() },
+    };
+    let ruled = Endpoint {
+        cors: rules.compile().map(Arc::new),
+        limiter: Limiter { rates, ..Limiter::default() },
+        ..Arc::into_inner(endpoint("ruled", 9100)).unwrap()
+    };
+    snapshot.insert(open);
+    snapshot.insert(Arc::new(ruled));
+    admin.state.snapshot.store(Arc::new(snapshot));
+    let world: serde_json::Value = serde_json::from_str(&admin.get("/debug/snapshot").1).expect("JSON");
+    let find = |name: &str| world["endpoints"].as_array().unwrap().iter().find(|e| e["name"] == name).unwrap();
+    assert!(find("open")["cors"].is_null() && find("open")["rate_limits"].is_null());
+    let cors = &find("ruled")["cors"];
+    assert_eq!((&cors["origins"][0], &cors["methods"][0]), (&"https://app.example.com".into(), &"POST".into()));
+    assert_eq!((&cors["max_age_s"], &cors["headers"][0]), (&"60".into(), &"authorization".into()));
+    let limits = &find("ruled")["rate_limits"];
+    assert_eq!((&limits["endpoint"]["per_second"], &limits["endpoint"]["burst"]), (&5.into(), &5.into()));
+    assert_eq!((&limits["key"]["concurrent"], &limits["key"]["per_second"]), (&2.into(), &serde_json::Value::Null));
+    assert_eq!(limits["refused"], 0);
 }
 
 #[test]

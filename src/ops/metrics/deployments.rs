@@ -10,7 +10,7 @@ use crate::core::limiter::Which;
 use crate::core::outcome::Outcome;
 use crate::core::slots::UNLIMITED;
 use crate::core::snapshot::{Deployment, Endpoint, Snapshot};
-use crate::core::state::{DeploymentShard, RefusalState};
+use crate::core::state::{AnswerFlaw, DeploymentShard, RefusalState};
 use crate::core::vitals::Vitals;
 
 use super::page::{Page, Series, whole};
@@ -48,6 +48,7 @@ impl Deployments {
         self.counts(page, table::RETRIES_DENIED, |shard| shard.retries_denied.read())?;
         self.counts(page, table::EJECTIONS, |shard| shard.ejections.read())?;
         self.counts(page, table::ABANDONED, |shard| shard.abandoned.read())?;
+        self.write_refused_answers(page)?;
         self.write_mirrors(page)?;
         self.write_rate_limits(page)
     }
@@ -108,6 +109,21 @@ impl Deployments {
                 let finishing = deployment.finishing.len();
                 for (state, count) in [("ready", ready), ("left_out", left_out), ("finishing", finishing)] {
                     series.level(&[form, endpoint, name, state], whole(count as u64))?;
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// Like outcomes, those that never happened have no series.
+    fn write_refused_answers(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.metric(table::ANSWERS_REFUSED, |series| {
+            self.each(|&[form, endpoint, name], deployment| {
+                for flaw in AnswerFlaw::ALL {
+                    let count = deployment.state.total(|shard| shard.refused_answers[flaw as usize].read());
+                    if count > 0 {
+                        series.count(&[form, endpoint, name, flaw.label()], count)?;
+                    }
                 }
                 Ok(())
             })

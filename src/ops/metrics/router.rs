@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::core::facts::Form;
 use crate::core::limits::Limits;
 use crate::core::snapshot::Snapshot;
-use crate::core::vitals::Vitals;
+use crate::core::vitals::{Http2End, Vitals};
 
 use super::page::{Page, whole};
 use super::table;
@@ -57,6 +57,12 @@ fn write_connections(page: &mut Page<'_>, vitals: &Vitals, limits: &Limits) -> f
         series.count(&["answer"], connections.slow_readers.read())
     })?;
     page.single(table::PROXY_HEADERS_WRONG, connections.proxy_headers_wrong.read())?;
+    page.metric(table::HTTP2_ENDED, |series| {
+        Http2End::ALL
+            .into_iter()
+            .try_for_each(|reason| series.count(&[reason.label()], connections.http2_ended.read(reason)))
+    })?;
+    page.single(table::STREAMS_REFUSED, connections.streams_refused.read())?;
     page.single(table::FLOODED, connections.flooded.read())?;
     page.single(table::ACCEPT_ERRORS, connections.accept_errors.read())?;
     page.single(table::UPSTREAM_OPENED, connections.upstream_opened.read())?;

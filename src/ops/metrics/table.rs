@@ -106,6 +106,8 @@ metrics! {
         "Times that a replica was left out after connect failures";
     ABANDONED = Counter "scorefront_abandoned_requests_total" DEPLOYMENT,
         "Requests given up while the replica worked on";
+    ANSWERS_REFUSED = Counter "scorefront_answers_refused_total" &["form", "endpoint", "deployment", "reason"],
+        "Answers of replicas that no client got because of their heads: too_large (max-answer-head-bytes, or more than 100 headers), malformed, transfer_coding (other than chunked), upgrade (that nobody asked for). Each attempt counts";
     MIRRORED = Counter "scorefront_mirrored_requests_total" &["form", "endpoint", "deployment", "status", "result"],
         "Copies for this deployment: answered (by status), failed (no answer), skipped (not sent)";
     MIRROR_DURATION = Histogram "scorefront_mirror_duration_seconds" DEPLOYMENT,
@@ -142,6 +144,10 @@ metrics! {
         "Clients cut off because they were too slow: body (they sent it silently or below min-body-bytes-per-second), answer (they took it so, min-answer-bytes-per-second)";
     PROXY_HEADERS_WRONG = Counter "scorefront_proxy_protocol_errors_total" &[],
         "Connections of trusted proxies that were closed because they did not begin with a PROXY header (proxy-protocol)";
+    HTTP2_ENDED = Counter "scorefront_http2_connections_ended_total" &["reason"],
+        "Client connections with HTTP/2 that are over: in_order, client_error (it sent GOAWAY with an error), lost, protocol_error (of the client), flood (of streams that it resets or makes fail, CONTINUATION, tiny DATA), idle_frames (max-idle-frames), too_many_requests (it went on after max-requests-per-connection), idle, silent (no answer to a PING), slow (it took too little), forced (the router stopped)";
+    STREAMS_REFUSED = Counter "scorefront_http2_streams_refused_total" &[],
+        "HTTP/2 streams refused because their connection had as many requests as max-requests-per-connection allows";
     FLOODED = Counter "scorefront_http2_floods_total" &[],
         "Client connections ended because of more HTTP/2 frames that move nothing than max-idle-frames allows";
     ACCEPT_ERRORS = Counter "scorefront_accept_errors_total" &[],

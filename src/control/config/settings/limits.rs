@@ -39,6 +39,15 @@ pub(super) const RESETS: Setting = number!(
     "HTTP/2 streams of one connection that its client may reset before the router has looked at them; with more the connection is ended."
 );
 
+pub(super) const FAULTY_STREAMS: Setting = number!(
+    "max-faulty-streams",
+    Clients,
+    1,
+    100_000,
+    limits.faulty_streams_max,
+    "HTTP/2 streams that a client may make fail on one connection by not following the protocol, or by opening more than max-streams; with more the connection is ended."
+);
+
 pub(super) const MEMORY: Setting = Setting {
     key: "max-memory-bytes",
     group: Group::Router,
