@@ -19,6 +19,9 @@ use crate::contenders::{Certificate, Face, Starter};
 use crate::report::Verdict;
 use crate::speed::{DEPLOYMENTS, clients, manifests};
 
+/// How long the connections idle before it is looked how much they take: what was just busy is not at rest yet.
+const SETTLING: Duration = Duration::from_secs(8);
+
 /// Limits in KiB: of the process at rest, and of each idle connection in plain text and over TLS.
 const REST_MAX_KIB: u64 = 40 << 10;
 const PLAIN_MAX_KIB: f64 = 12.0;
@@ -63,6 +66,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         let contender = starter.scorefront("scorefront", &manifests(replica, DEPLOYMENTS), &[&limit])?;
         let rest_kib = contender.process.resident_kib()?;
         let held = runtime.block_on(open_all(contender.address, arguments.connections, tls.is_some()))?;
+        std::thread::sleep(SETTLING);
         let full_kib = contender.process.resident_kib()?;
         let each_kib = full_kib.saturating_sub(rest_kib) as f64 / f64::from(arguments.connections);
         println!(

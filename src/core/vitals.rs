@@ -116,6 +116,8 @@ pub struct ConnectionCounts {
     pub crowded: Counter,
     /// Ended because they had as many requests as they may have.
     pub used_up: Counter,
+    /// Client connections that idle with nothing but their sockets.
+    pub resting: AtomicUsize,
     /// Clients whose refused requests are read over now.
     pub lingering: AtomicUsize,
     /// Those that were cut off because it took too long.
@@ -148,6 +150,7 @@ impl ConnectionCounts {
             refused: Counter::default(),
             crowded: Counter::default(),
             used_up: Counter::default(),
+            resting: AtomicUsize::new(0),
             lingering: AtomicUsize::new(0),
             lingering_cut: Counter::default(),
             slow_bodies: Counter::default(),

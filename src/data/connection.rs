@@ -8,17 +8,14 @@
 //! time that a client may leave bytes unread. One alarm serves them all; it is set to the earliest moment at which one
 //! could have passed, and looks again then. An exchange does not touch it.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
-use std::time::{Duration, Instant};
 
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::FutureExt as _;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
@@ -26,8 +23,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::{Sleep, sleep_until};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::exchange::{exchange, open, record_unreadable};
 use super::headers::{self, Census};
@@ -39,7 +35,10 @@ use super::worker::{Phase, Worker};
 use super::{listen, proxied, respond};
 use crate::core::outcome::Outcome;
 
+use self::watch::{End, Watch};
+
 mod http2;
+mod watch;
 
 /// Counts one connection for as long as it lives.
 #[derive(Debug)]
@@ -96,34 +95,42 @@ async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tl
     link.place = place;
     let link = Arc::new(link);
     let _last = Last(link.clone());
-    let (socket, mut watch) = (Socket::new(transport, link.clone()), Watch::new(link.clone()));
+    let (mut socket, mut watch) = (Socket::new(transport, link.clone()), Watch::new(link.clone()));
+    // In boxes, so that a connection at rest does not carry the size of one that works.
     if is_http2 {
-        return http2::serve(&link, socket, &mut watch).await;
+        return Box::pin(http2::serve(&link, socket, &mut watch)).await;
     }
-    let answering = link.clone();
-    let service = service_fn(move |request| answer(&answering, request));
-    let mut connection = http1_builder(worker).serve_connection(socket, service).with_upgrades();
-    match watch.over(Pin::new(&mut connection), Phase::Finishing, |c| c.graceful_shutdown()).await {
-        End::Over(Err(error)) if error.is_parse_version_h2() => {
-            let Some(parts) = connection.into_parts() else { return };
-            http2::serve(&link, parts.io.push_back(parts.read_buf), &mut watch).await;
-        }
-        End::Over(end) => {
-            if let Err(error) = &end {
-                report(&link, error);
+    loop {
+        let answering = link.clone();
+        let service = service_fn(move |request| answer(&answering, request));
+        let mut connection = Box::new(http1_builder(worker).serve_connection(socket, service).with_upgrades());
+        let end = watch.over(Pin::new(&mut *connection), Phase::Finishing, |c| c.graceful_shutdown()).await;
+        let Some(parts) = connection.into_parts() else { return };
+        match end {
+            End::Resting => {
+                socket = parts.io.push_back(parts.read_buf);
+                if !watch.rest(&socket).await {
+                    return;
+                }
             }
-            let Some(parts) = connection.into_parts() else { return };
-            if link.is_broken() {
-                parts.io.reset_on_close();
-            } else if link.is_unread() {
-                parts.io.linger().await;
+            End::Over(Err(error)) if error.is_parse_version_h2() => {
+                let socket = parts.io.push_back(parts.read_buf);
+                return Box::pin(http2::serve(&link, socket, &mut watch)).await;
             }
+            End::Over(end) => {
+                if let Err(error) = &end {
+                    report(&link, error);
+                }
+                if link.is_broken() {
+                    parts.io.reset_on_close();
+                } else if link.is_unread() {
+                    parts.io.linger().await;
+                }
+                return;
+            }
+            End::Overdue(doing) => return cut_off(&link, doing, parts.io).await,
+            End::Forced | End::Deaf => return,
         }
-        End::Overdue(doing) => {
-            let Some(parts) = connection.into_parts() else { return };
-            cut_off(&link, doing, parts.io).await;
-        }
-        End::Forced | End::Deaf => {}
     }
 }
 
@@ -220,120 +227,5 @@ fn report(link: &Arc<Link>, error: &hyper::Error) {
         record_unreadable(link, Outcome::HeadTooLarge, error.to_string());
     } else if error.is_parse() {
         record_unreadable(link, Outcome::Malformed, error.to_string());
-    }
-}
-
-/// How the watch over a connection ended.
-#[derive(Debug)]
-enum End {
-    /// By itself.
-    Over(hyper::Result<()>),
-    /// Cut off: it was in this state for too long, or could not be written to.
-    Overdue(Doing),
-    /// Cut off: the client was told to leave, and went on.
-    Deaf,
-    /// Cut off: the router stops.
-    Forced,
-}
-
-/// Keeps the deadlines of a connection and ends it when the router drains.
-struct Watch {
-    link: Arc<Link>,
-    alarm: Pin<Box<Sleep>>,
-    phase: watch::Receiver<Phase>,
-}
-
-impl Watch {
-    fn new(link: Arc<Link>) -> Self {
-        let first = Instant::now() + link.worker.limits().head_timeout;
-        let phase = link.worker.shared.phase.clone();
-        Self { alarm: Box::pin(sleep_until(first.into())), phase, link }
-    }
-
-    /// Drives a connection to its end; asks it to shut down when the router reaches `leave_at`.
-    async fn over<C>(&mut self, mut connection: Pin<&mut C>, leave_at: Phase, leave: impl Fn(Pin<&mut C>)) -> End
-    where
-        C: Future<Output = hyper::Result<()>>,
-    {
-        let mut left = false;
-        loop {
-            let now = *self.phase.borrow_and_update();
-            if now == Phase::Forced {
-                return End::Forced;
-            }
-            if !left && (now >= leave_at || self.link.must_leave()) {
-                left = true;
-                leave(connection.as_mut());
-            }
-            // The connection itself counts requests, so only then can it have had its last one.
-            let over_or_used_up = poll_fn(|context| {
-                if let Poll::Ready(end) = connection.as_mut().poll(context) {
-                    return Poll::Ready(Some(End::Over(end)));
-                }
-                self.link.time_head();
-                if self.link.is_deaf() {
-                    return Poll::Ready(Some(End::Deaf));
-                }
-                if !left && self.link.must_leave() { Poll::Ready(None) } else { Poll::Pending }
-            });
-            // With a waker of its own: the connection wakes this task several times for each exchange, and alarm and phase
-            // are not looked at each time.
-            let mut seldom = FuturesUnordered::new();
-            seldom.push(async {
-                tokio::select! {
-                    biased;
-                    doing = ring(&self.link, &mut self.alarm) => Some(End::Overdue(doing)),
-                    changed = self.phase.changed() => changed.is_err().then_some(End::Forced),
-                }
-            });
-            tokio::select! {
-                // The connection first: what it has to say may be that it is done.
-                biased;
-                end = over_or_used_up => if let Some(end) = end { return end },
-                event = seldom.next() => if let Some(Some(end)) = event { return end },
-            }
-        }
-    }
-}
-
-/// While memory is short, this part of that: idle connections give theirs back, those just used a moment later.
-const IDLE_PART: u32 = 20;
-
-/// How long a connection may be without an exchange. While memory is short that is not long. One with HTTP/2 that was
-/// asked to leave stays only for the last bytes of answers whose exchanges are over: at most the frame that did not fit
-/// into the client's window.
-fn idle_max(link: &Link) -> Duration {
-    let limits = link.worker.limits();
-    let leaves = link.is_http2() && (link.is_used_up() || link.worker.is_discouraging());
-    let is_short = link.worker.shared.vitals.memory.is_short();
-    let idle_max = if is_short { limits.idle_timeout / IDLE_PART } else { limits.idle_timeout };
-    if leaves { idle_max.min(limits.body_timeout) } else { idle_max }
-}
-
-/// Ends when a deadline has passed, and says what the connection was doing.
-async fn ring(link: &Link, alarm: &mut Pin<Box<Sleep>>) -> Doing {
-    let limits = link.worker.limits();
-    // Deadlines that begin between two looks are noticed late, by this much at most.
-    let look = limits.head_timeout / 4;
-    loop {
-        alarm.as_mut().await;
-        let now = Instant::now();
-        let at = |since_us: u64, max: Duration| link.worker.shared.vitals.born + Duration::from_micros(since_us) + max;
-        let (doing, since) = link.doing();
-        let by_state = match doing {
-            Doing::Fresh | Doing::Head => Some(at(since, limits.head_timeout)),
-            Doing::Idle => Some(at(since, idle_max(link))),
-            Doing::Exchange => None,
-        };
-        let by_writing = link.waits_until().map(|until| at(until, Duration::ZERO));
-        if by_writing.is_some_and(|until| until <= now) {
-            link.set_untaken();
-        }
-        let next = by_state.into_iter().chain(by_writing).min();
-        if next.is_some_and(|next| next <= now) {
-            return doing;
-        }
-        let soon = now + look;
-        alarm.as_mut().reset(next.map_or(soon, |next| next.min(soon)).into());
     }
 }

@@ -15,13 +15,14 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryFutureExt as _;
 use http::Response;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
@@ -84,13 +85,13 @@ where
 {
     fn execute(&self, stream: S) {
         let pace = Arc::new(Pace::default());
-        tokio::spawn(PACE.scope(pace.clone(), run(stream, pace, self.tempo)));
+        // In a box from the start: it is large, and would be copied each time that something is put around it.
+        tokio::spawn(PACE.scope(pace.clone(), run(Box::pin(stream), pace, self.tempo)));
     }
 }
 
 /// Drives a stream to its end, or until its client has taken too little for too long; then drops it.
-async fn run(stream: impl Future<Output = ()>, pace: Arc<Pace>, tempo: Tempo) {
-    let mut stream = pin!(stream);
+async fn run(mut stream: Pin<Box<impl Future<Output = ()>>>, pace: Arc<Pace>, tempo: Tempo) {
     let mut alarm = Alarm { tempo, gone: 0, left: tempo.grace, since: None, sleep: None };
     poll_fn(|cx| {
         if stream.as_mut().poll(cx).is_ready() {
@@ -138,14 +139,15 @@ impl Alarm {
 }
 
 /// Puts the answer of an exchange at the pace of the stream whose task this is.
-pub(crate) async fn pace<E>(
+pub(crate) fn pace<E>(
     link: Arc<Link>,
     answer: impl Future<Output = Result<Response<AnswerBody>, E>>,
-) -> Result<Response<PacedBody>, E> {
-    let answer = answer.await?;
-    // Outside of a stream's task nobody would look at it.
-    let pace = PACE.try_with(Arc::clone).unwrap_or_default();
-    Ok(answer.map(|answer| PacedBody { answer, rest: Bytes::new(), pace, link }))
+) -> impl Future<Output = Result<Response<PacedBody>, E>> {
+    answer.map_ok(|answer| {
+        // Outside of a stream's task nobody would look at it.
+        let pace = PACE.try_with(Arc::clone).unwrap_or_default();
+        answer.map(|answer| PacedBody { answer, rest: Bytes::new(), pace, link })
+    })
 }
 
 /// The body of an HTTP/2 answer.

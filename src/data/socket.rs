@@ -54,6 +54,14 @@ impl Socket {
         self
     }
 
+    /// Ends when there is something to read, the end included.
+    pub(crate) async fn readable(&self) {
+        if self.pushback.is_empty() {
+            // What is wrong with the socket, if anything, reading tells.
+            let _ = self.io.inner().transport().socket().readable().await;
+        }
+    }
+
     /// The same socket, from whose first byte on everything is HTTP/2.
     pub(crate) fn expect_frames(mut self) -> Self {
         self.io.inner_mut().expect_frames(self.link.clone(), &self.pushback);

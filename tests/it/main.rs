@@ -19,6 +19,7 @@ mod rates;
 mod regressions;
 mod replica_tls;
 mod requests_per_connection;
+mod rest;
 mod retry;
 mod routing;
 mod shares;

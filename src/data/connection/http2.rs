@@ -5,10 +5,12 @@
 //!        and may have sent some before it heard that: they are refused with the code that says that nothing was done.
 //!        One that sends more of them than it may have streams did not listen, and is cut off.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::TryFutureExt as _;
+use futures_util::future::Either;
 use h2::Reason;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -54,19 +56,12 @@ fn respond(
     link: &Arc<Link>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<PacedBody>, h2::Error>> + Send + use<> {
-    let answering = if link.is_used_up() {
+    if link.is_used_up() {
         link.refuse_stream();
-        None
-    } else {
-        link.allow(FRAMES_PER_REQUEST);
-        Some(pace(link.clone(), answer(link, request)))
-    };
-    async move {
-        match answering {
-            Some(answer) => answer.await.map_err(|never| match never {}),
-            None => Err(Reason::REFUSED_STREAM.into()),
-        }
+        return Either::Left(ready(Err(Reason::REFUSED_STREAM.into())));
     }
+    link.allow(FRAMES_PER_REQUEST);
+    Either::Right(pace(link.clone(), answer(link, request)).map_err(|never| match never {}))
 }
 
 /// Why a connection ended.
@@ -78,7 +73,8 @@ fn reason(link: &Link, end: &End) -> Http2End {
         End::Overdue(Doing::Idle) => return Http2End::Idle,
         End::Overdue(_) => return Http2End::Slow,
         End::Deaf => return Http2End::TooManyRequests,
-        End::Forced => return Http2End::Forced,
+        // With HTTP/2 nobody rests.
+        End::Forced | End::Resting => return Http2End::Forced,
     };
     if error.is_timeout() {
         return Http2End::Silent;

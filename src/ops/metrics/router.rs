@@ -50,6 +50,7 @@ fn write_connections(page: &mut Page<'_>, vitals: &Vitals, limits: &Limits) -> f
     page.single(table::CROWDED, connections.crowded.read())?;
     page.single(table::REFUSED_DESCRIPTORS, vitals.descriptors.refused.read())?;
     page.single(table::USED_UP, connections.used_up.read())?;
+    page.single(table::RESTING, connections.resting.load(Ordering::Relaxed) as u64)?;
     page.single(table::LINGERING, connections.lingering.load(Ordering::Relaxed) as u64)?;
     page.single(table::LINGERING_CUT, connections.lingering_cut.read())?;
     page.metric(table::SLOW_CLIENTS, |series| {

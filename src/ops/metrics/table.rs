@@ -136,6 +136,8 @@ metrics! {
         "Client connections turned away because a tenth of process_max_fds is kept for replicas and others";
     USED_UP = Counter "scorefront_connections_used_up_total" &[],
         "Client connections ended because they had as many requests as max-requests-per-connection allows";
+    RESTING = Gauge "scorefront_resting_connections" &[],
+        "Client connections that have idled for a while and hold no buffers meanwhile";
     LINGERING = Gauge "scorefront_lingering_clients" &[],
         "Clients whose refused requests are read over, so that they see the answer";
     LINGERING_CUT = Counter "scorefront_lingering_clients_cut_total" &[],
