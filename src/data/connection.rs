@@ -301,6 +301,7 @@ impl Watch {
             if !left && (now >= leave_at || self.link.must_leave()) {
                 left = true;
                 leave(connection.as_mut());
+                self.link.note_goodbye(Instant::now());
             }
             // The connection itself counts requests, so only then can it have had its last one.
             let over_or_used_up = poll_fn(|context| match connection.as_mut().poll(context) {
@@ -313,7 +314,13 @@ impl Watch {
                 biased;
                 end = over_or_used_up => if let Some(end) = end { return End::Over(end) },
                 doing = ring(&self.link, &mut self.alarm) => return End::Overdue(doing),
-                changed = self.phase.changed() => if changed.is_err() { return End::Forced },
+                changed = self.phase.changed() => {
+                    if changed.is_err() {
+                        return End::Forced;
+                    }
+                    // Deadlines are others now.
+                    self.alarm.as_mut().reset(Instant::now().into());
+                }
             }
         }
     }
@@ -333,6 +340,15 @@ fn idle_max(link: &Link) -> Duration {
     if leaves { idle_max.min(limits.body_timeout) } else { idle_max }
 }
 
+/// Until when an idle connection with HTTP/2 may stay whose client was told to leave and does not even answer the PING
+/// that goes with it: while listeners are closed, not longer than a goodbye takes. One that answers has read what came
+/// before, and ends by itself when it has the rest.
+fn goodbye_end(link: &Link, idle_since_us: u64) -> Option<Instant> {
+    let unanswered_us = link.unanswered_since().filter(|_| link.worker.is_finishing())?;
+    let since = Duration::from_micros(unanswered_us.max(idle_since_us));
+    Some(link.worker.shared.vitals.born + since + link.worker.limits().goodbye_timeout)
+}
+
 /// Ends when a deadline has passed, and says what the connection was doing.
 async fn ring(link: &Link, alarm: &mut Pin<Box<Sleep>>) -> Doing {
     let limits = link.worker.limits();
@@ -345,7 +361,7 @@ async fn ring(link: &Link, alarm: &mut Pin<Box<Sleep>>) -> Doing {
         let (doing, since) = link.doing();
         let by_state = match doing {
             Doing::Fresh | Doing::Head => Some(at(since, limits.head_timeout)),
-            Doing::Idle => Some(at(since, idle_max(link))),
+            Doing::Idle => [Some(at(since, idle_max(link))), goodbye_end(link, since)].into_iter().flatten().min(),
             Doing::Exchange => None,
         };
         let by_writing = link.waits_until().map(|until| at(until, Duration::ZERO));
