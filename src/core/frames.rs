@@ -17,6 +17,9 @@ const HEAD: usize = 9;
 const PREFACE: u32 = 24;
 
 const HEADERS: u8 = 1;
+const PING: u8 = 6;
+/// The flag of a PING that answers one.
+const ACK: u8 = 1;
 const CONTINUATION: u8 = 9;
 
 /// See the head of the file.
@@ -29,12 +32,13 @@ pub struct Frames {
     /// As much of a head as has come.
     head: [u8; HEAD],
     have: usize,
+    ponged: bool,
 }
 
 impl Frames {
     /// From the first byte of a connection. `left` may come without anything being moved.
     pub fn new(left: u32) -> Self {
-        Self { left, skip: PREFACE, head: [0; HEAD], have: 0 }
+        Self { left, skip: PREFACE, head: [0; HEAD], have: 0, ponged: false }
     }
 
     /// So many more may come, because something moved.
@@ -63,10 +67,16 @@ impl Frames {
         }
     }
 
+    /// Whether an answer to a PING came since this was asked last.
+    pub fn take_pong(&mut self) -> bool {
+        std::mem::take(&mut self.ponged)
+    }
+
     /// Counts the frame whose head is there.
     fn count(&mut self) -> bool {
-        let [high, middle, low, kind, ..] = self.head;
+        let [high, middle, low, kind, flags, ..] = self.head;
         self.skip = u32::from_be_bytes([0, high, middle, low]);
+        self.ponged |= kind == PING && flags & ACK != 0;
         if matches!(kind, HEADERS | CONTINUATION) {
             return true;
         }
@@ -81,8 +91,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    const PING: u8 = 6;
 
     fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
         let size = (length as u32).to_be_bytes();
@@ -104,6 +112,15 @@ mod tests {
             assert!(frames.read(&frame(kind, 0, length).repeat(2)), "two more of kind {kind}");
             assert!(!frames.read(&frame(kind, 0, length)), "a third more of kind {kind}");
         }
+    }
+
+    #[test]
+    fn answers_to_a_ping_are_seen_and_other_frames_are_none() {
+        let mut frames = after_preface(9);
+        assert!(frames.read(&frame(PING, 0, 8)) && frames.read(&frame(4, ACK, 0)));
+        assert!(!frames.take_pong());
+        assert!(frames.read(&frame(PING, ACK, 8)));
+        assert!(frames.take_pong() && !frames.take_pong());
     }
 
     #[test]

@@ -83,6 +83,9 @@ pub(crate) struct Link {
     unread: AtomicBool,
     /// Whether the connection has turned out to speak HTTP/2.
     is_http2: AtomicBool,
+    /// Since when its client of HTTP/2 has been told to leave and has not answered the PING that goes with it, in
+    /// microseconds on the router's clock; 0: it has, or was not told.
+    unanswered_us: AtomicU64,
     /// HTTP/2 frames that the client may send for what was moved since the socket looked.
     allowed: AtomicU32,
     /// Whether there is a ledger below.
@@ -123,6 +126,7 @@ impl Link {
             broken: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
+            unanswered_us: AtomicU64::new(0),
             allowed: AtomicU32::new(0),
             owes: AtomicBool::new(false),
             owed: Mutex::new(None),
@@ -306,6 +310,23 @@ impl Link {
 
     pub(crate) fn is_http2(&self) -> bool {
         self.is_http2.load(Ordering::Relaxed)
+    }
+
+    /// The client is told to leave: with HTTP/2 by GOAWAY, and by a PING whose answer says that it knows.
+    pub(crate) fn note_goodbye(&self, now: Instant) {
+        if self.is_http2() {
+            self.unanswered_us.store(self.worker.micros(now).max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// It answered a PING.
+    pub(crate) fn note_pong(&self) {
+        self.unanswered_us.store(0, Ordering::Relaxed);
+    }
+
+    /// Since when it has not answered that.
+    pub(crate) fn unanswered_since(&self) -> Option<u64> {
+        Some(self.unanswered_us.load(Ordering::Relaxed)).filter(|&since| since != 0)
     }
 
     /// Something moved on HTTP/2, for which the client may send so many frames more.

@@ -1,5 +1,7 @@
 //! A client's bytes on their way in. Once they are HTTP/2, floods of frames that move nothing end the connection.
 //!
+//! Answers to a PING are noted on the way, for the goodbye.
+//!
 //! Owner: the socket. What counts and what does not is in [`crate::core::frames`]; what was moved, the exchanges and
 //! their answers tell by way of the [`Link`].
 //! Holds: a client that sends more than `max-idle-frames` and what was allowed is not read from any more, and told
@@ -55,7 +57,11 @@ impl Watched {
 impl Flood {
     fn check(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.frames.allow(self.link.take_allowed());
-        if self.frames.read(bytes) {
+        let taken = self.frames.read(bytes);
+        if self.frames.take_pong() {
+            self.link.note_pong();
+        }
+        if taken {
             return Ok(());
         }
         self.link.set_flooded();

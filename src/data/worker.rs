@@ -174,6 +174,10 @@ impl Worker {
         *self.shared.phase.borrow() >= Phase::Discouraging
     }
 
+    pub(crate) fn is_finishing(&self) -> bool {
+        *self.shared.phase.borrow() >= Phase::Finishing
+    }
+
     /// Serves a socket that another worker accepted.
     fn take(self: &Arc<Self>, accepted: Accepted) {
         match TcpStream::from_std(accepted.socket) {

@@ -11,6 +11,9 @@ use scorefront::testing::router::Router;
 use scorefront::testing::world::World;
 use tokio::sync::Semaphore;
 
+use crate::downgrade::GOAWAY;
+use crate::h2_floods::{Attacker, DATA, END_BOTH, END_STREAM, ask};
+
 async fn held() -> (ScriptedReplica, Arc<Semaphore>) {
     let permits = Arc::new(Semaphore::new(0));
     let script = permits.clone();
@@ -114,4 +117,24 @@ async fn http2_clients_are_told_to_go_elsewhere_and_finish_what_they_have() {
     driver.await.unwrap().unwrap();
     router.signal(Request::Drain).await;
     let _ = router.end().await;
+}
+
+#[tokio::test]
+async fn an_idle_http2_client_that_answers_no_ping_does_not_hold_the_drain() {
+    let replica = ScriptedReplica::start(|_| ok("fine")).await;
+    let long = Duration::from_secs(600);
+    let world = World::new().deployment("blue", &[], &[replica.address]);
+    let router = Router::start_with(&world, |config| {
+        (config.drain_timeout, config.limits.body_timeout, config.limits.idle_timeout) = (long, long, long);
+        config.limits.goodbye_timeout = Duration::from_millis(50);
+    })
+    .await;
+    // Its window is open from the start, so nothing of the answer waits for it.
+    let mut deaf = Attacker::connect(&router, &[]).await;
+    deaf.send(&ask(1, END_BOTH)).await;
+    while deaf.wait_for(DATA).await.flags & END_STREAM == 0 {}
+    router.signal(Request::Drain).await;
+    assert_eq!(deaf.wait_for(GOAWAY).await.code(), 0);
+    while deaf.hear().await.is_some() {}
+    router.drained().await;
 }

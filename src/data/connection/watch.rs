@@ -64,6 +64,7 @@ impl Watch {
             if !left && (now >= leave_at || self.link.must_leave()) {
                 left = true;
                 leave(connection.as_mut());
+                self.link.note_goodbye(Instant::now());
             }
             // The connection itself counts requests, so only then can it have had its last one.
             let over_or_used_up = poll_fn(|context| {
@@ -78,20 +79,27 @@ impl Watch {
             });
             // With a waker of its own: the connection wakes this task several times for each exchange, and alarm and phase
             // are not looked at each time.
-            let mut seldom = FuturesUnordered::new();
-            seldom.push(async {
+            let ended = {
+                let mut seldom = FuturesUnordered::new();
+                seldom.push(async {
+                    tokio::select! {
+                        biased;
+                        end = ring(&self.link, &mut self.alarm) => Some(end),
+                        changed = self.phase.changed() => changed.is_err().then_some(End::Forced),
+                    }
+                });
                 tokio::select! {
+                    // The connection first: what it has to say may be that it is done.
                     biased;
-                    end = ring(&self.link, &mut self.alarm) => Some(end),
-                    changed = self.phase.changed() => changed.is_err().then_some(End::Forced),
+                    end = over_or_used_up => end,
+                    event = seldom.next() => event.flatten(),
                 }
-            });
-            tokio::select! {
-                // The connection first: what it has to say may be that it is done.
-                biased;
-                end = over_or_used_up => if let Some(end) = end { return end },
-                event = seldom.next() => if let Some(Some(end)) = event { return end },
+            };
+            if let Some(end) = ended {
+                return end;
             }
+            // Deadlines are others now.
+            self.alarm.as_mut().reset(Instant::now().into());
         }
     }
 
@@ -154,6 +162,15 @@ fn idle_max(link: &Link) -> Duration {
     if leaves { idle_max.min(limits.body_timeout) } else { idle_max }
 }
 
+/// Until when an idle connection with HTTP/2 may stay whose client was told to leave and does not even answer the PING
+/// that goes with it: while listeners are closed, not longer than a goodbye takes. One that answers has read what came
+/// before, and ends by itself when it has the rest.
+fn goodbye_end(link: &Link, idle_since_us: u64) -> Option<Instant> {
+    let unanswered_us = link.unanswered_since().filter(|_| link.worker.is_finishing())?;
+    let since = Duration::from_micros(unanswered_us.max(idle_since_us));
+    Some(link.worker.shared.vitals.born + since + link.worker.limits().goodbye_timeout)
+}
+
 /// Looks in the time that a head may take. Deadlines that begin between two are noticed late, by one at most; a connection
 /// that was idle for as long is put to rest.
 const LOOKS: u32 = 4;
@@ -173,7 +190,7 @@ async fn ring(link: &Link, alarm: &mut Pin<Box<Sleep>>) -> End {
         let (doing, since) = link.doing();
         let by_state = match doing {
             Doing::Fresh | Doing::Head => Some(at(since, limits.head_timeout)),
-            Doing::Idle => Some(at(since, idle_max(link))),
+            Doing::Idle => [Some(at(since, idle_max(link))), goodbye_end(link, since)].into_iter().flatten().min(),
             Doing::Exchange => None,
         };
         let by_writing = link.waits_until().map(|until| at(until, Duration::ZERO));
