@@ -1,7 +1,7 @@
 //! Who owes how much, in a fixed number of places: of each debtor the moment at which nothing will be owed any more.
 //!
 //! Owner: whoever counts against debtors of whom there may be any number: [`super::failures`], [`super::subjects`].
-//! Holds: memory is taken once, on first use, and never grows. Places are in sets of [`WAYS`], and a newcomer gets that
+//! Holds: memory is taken once, on first use, and never grows. Places are in sets of `WAYS`, and a newcomer gets that
 //! of whoever of its set will be the first to owe nothing, so those who owe most are the last to be forgotten, and who
 //! owes nothing loses nothing by it.
 

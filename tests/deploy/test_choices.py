@@ -107,6 +107,9 @@ def setting_schemas():
             yield key, {"type": ["boolean", "null"]}
         elif is_list:
             yield key, {"type": ["string", "array", "null"], "items": {"type": "string"}}
+        elif re.search(r"\boff\b", allowed):
+            # Without quotes it is false.
+            yield key, {"anyOf": [{"type": ["string", "null"]}, {"const": False}]}
         else:
             yield key, {"type": ["string", "null"]}
 
@@ -148,6 +151,15 @@ def test_helm_lint_has_no_complaint(values, tmp_path):
     done = run(tool("helm"), "lint", "--strict", "--kube-version", "1.37", CHART, "--values", file)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "[WARNING]" not in done.stdout and "[ERROR]" not in done.stdout, done.stdout
+
+
+def test_off_is_understood_without_quotes_and_true_is_refused():
+    words = [key for key, schema in setting_schemas() if "anyOf" in schema]
+    assert "proxy-protocol" in words
+    arguments = Objects(template({**PLAIN, "settings": dict.fromkeys(words, False)}).stdout).arguments
+    assert [f"--{key}=off" for key in words if f"--{key}=off" not in arguments] == []
+    for key in words:
+        assert key in refusal({**PLAIN, "settings": {key: True}})
 
 
 def test_a_large_number_from_a_file_is_not_written_with_an_exponent():

@@ -24,6 +24,9 @@
 {{- range $value }}
 - {{ printf "--%s=%v" $key . | quote }}
 {{- end }}
+{{- else if and (kindIs "bool" $value) (has $key (list "access-log" "log-level" "proxy-protocol")) }}
+{{- /* Without quotes, "off" is false in YAML; the schema lets no true come here. */}}
+- {{ printf "--%s=off" $key | quote }}
 {{- else if and (kindIs "float64" $value) (eq $value (floor $value)) }}
 - {{ printf "--%s=%d" $key (int64 $value) | quote }}
 {{- else if not (kindIs "invalid" $value) }}
