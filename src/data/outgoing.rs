@@ -32,7 +32,8 @@ impl Outgoing {
         if keep {
             self.spare = Some(Spare::of(&headers));
         }
-        let mut request = Request::new(self.upload.as_ref().map_or_else(UploadBody::empty, Upload::body));
+        let body = self.upload.as_ref().map(|upload| upload.body(keep));
+        let mut request = Request::new(body.unwrap_or_else(UploadBody::empty));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.target.clone();
         *request.headers_mut() = headers;

@@ -2,8 +2,8 @@
 //! attempt.
 //!
 //! Owner: the exchange. Each attempt gets an [`UploadBody`], which first repeats what is kept and then goes on with
-//! what the client still sends. Once more than the limit has gone through, nothing is kept any more and the request
-//! cannot be repeated.
+//! what the client still sends. Once more than the limit has gone through, or something on a connection of which no
+//! other attempt may follow, nothing is kept any more and the request cannot be repeated.
 //! Holds: bytes kept <= `replay-bytes`, plus the copy for a mirror <= `mirror-bytes`, both in buffers of their own (a
 //!        chunk as it came would pin the whole read buffer that it is a slice of); a body that broke off, or is over
 //!        `max-body-bytes`, ends in an error for every attempt, never as a truncated body that looks whole.
@@ -68,6 +68,8 @@ struct Source {
     link: Option<Arc<Link>>,
     progress: Progress,
     kept: Kept,
+    /// Whether what arrives now is to be kept.
+    keeps: bool,
     /// Whether everything that arrived is kept.
     whole: bool,
     trailers: Option<HeaderMap>,
@@ -94,6 +96,7 @@ impl Upload {
             link: link.is_http2().then(|| link.clone()),
             progress: Progress::default(),
             kept: Kept::new(link.worker.clone(), shares.clone()),
+            keeps: true,
             whole: true,
             trailers: None,
             bytes_max,
@@ -193,8 +196,9 @@ impl Upload {
         rest
     }
 
-    /// The body of one attempt.
-    pub(crate) fn body(&self) -> UploadBody {
+    /// The body of one attempt. Without `keep` no other can follow once it has sent something.
+    pub(crate) fn body(&self, keep: bool) -> UploadBody {
+        self.0.lock().keeps = keep;
         UploadBody(Kind::Live { upload: self.clone(), at: 0, done: false })
     }
 }
@@ -285,7 +289,7 @@ impl Source {
         if let Some(Ok(chunk)) = &next
             && self.whole
         {
-            if self.kept.try_push(chunk) {
+            if self.keeps && self.kept.try_push(chunk) {
                 *at = self.kept.len();
             } else {
                 self.whole = false;
