@@ -19,6 +19,10 @@ use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
 use crate::core::record::{Record, id_value};
 
+pub(crate) use self::trace::trace;
+
+mod trace;
+
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const X_MS_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
 pub(crate) const X_MS_CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
@@ -28,11 +32,21 @@ pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forw
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// What the router tells replicas about a request, where the name has a sign that can be written otherwise.
+const OWN: [HeaderName; 8] = [
+    X_FORWARDED_CLIENT_CERT,
+    X_FORWARDED_FOR,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PROTO,
+    X_MS_CLIENT_REQUEST_ID,
+    X_MS_REQUEST_ID,
+    X_REAL_IP,
+    X_REQUEST_ID,
+];
 
 /// What the router calls a request that could not be read in exactly one way.
 pub(crate) type Fault = (Outcome, &'static str);
@@ -151,45 +165,6 @@ pub(crate) fn clean_client_id(headers: &HeaderMap, name: &HeaderName) -> Option<
     HeaderValue::from_bytes(&clean).ok().filter(|value| !value.is_empty())
 }
 
-/// The 32 digits of the trace, where `traceparent` is valid.
-fn trace_id(headers: &HeaderMap) -> Option<[u8; 32]> {
-    let mut values = headers.get_all(TRACEPARENT).iter();
-    let bytes = values.next()?.as_bytes();
-    if values.next().is_some() || bytes.len() < 55 || (bytes.starts_with(b"00") && bytes.len() != 55) {
-        return None;
-    }
-    let is_hex = |range: std::ops::Range<usize>| {
-        bytes.get(range).is_some_and(|part| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
-    };
-    let dashes = [2, 35, 52].iter().all(|&at| bytes.get(at) == Some(&b'-'));
-    let id: [u8; 32] = bytes.get(3..35)?.try_into().ok()?;
-    let valid = dashes && is_hex(0..2) && is_hex(3..35) && is_hex(36..52) && is_hex(53..55);
-    (valid && !bytes.starts_with(b"ff") && id.iter().any(|&b| b != b'0')).then_some(id)
-}
-
-/// Sees to it that the request belongs to a trace, and says to which.
-pub(crate) fn trace(headers: &mut HeaderMap, dice: &mut Dice) -> [u8; 32] {
-    if let Some(id) = trace_id(headers) {
-        return id;
-    }
-    headers.remove(TRACESTATE);
-    let (trace, span) = (make_hex([dice.throw(), dice.throw() | 1]), make_hex([dice.throw() | 1, 0]));
-    let mut text = [0; 55];
-    let parts: [&[u8]; 5] = [b"00-", &trace, b"-", &span[..16], b"-01"];
-    text.iter_mut().zip(parts.into_iter().flatten()).for_each(|(byte, part)| *byte = *part);
-    if let Ok(value) = HeaderValue::from_bytes(&text) {
-        headers.insert(TRACEPARENT, value);
-    }
-    trace
-}
-
-fn make_hex(words: [u64; 2]) -> [u8; 32] {
-    let mut digits = [0; 32];
-    let nibbles = words.iter().flat_map(|word| (0..16).rev().map(move |at| (word >> (at * 4)) as usize & 0xf));
-    digits.iter_mut().zip(nibbles).for_each(|(digit, nibble)| *digit = b"0123456789abcdef"[nibble]);
-    digits
-}
-
 /// One answer, one length: none beside chunks, and one number where it was repeated.
 pub(crate) fn settle_length(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
@@ -247,18 +222,21 @@ pub(crate) fn wanted_upgrade(parts: &Parts) -> Option<HeaderValue> {
     (wants && allowed && parts.version == Version::HTTP_11 && parts.method != Method::CONNECT).then(|| protocol.clone())
 }
 
-/// Makes the headers of the request to the replica out of those of the client.
+/// Makes the headers of the request to the replica out of those of the client. Says to which trace it belongs.
 pub(crate) fn to_replica(
     parts: &mut Parts,
     peer: Peer<'_>,
     record: &Record,
     has_body: bool,
     upgrade: Option<&HeaderValue>,
-) {
+    dice: &mut Dice,
+) -> [u8; 32] {
     let accepts_trailers =
         parts.headers.get(TE).is_some_and(|te| te.as_bytes().to_ascii_lowercase().windows(8).any(|w| w == b"trailers"));
+    // First of all: what the router sets below, no `Connection` of a client takes away.
     remove_hop_by_hop(&mut parts.headers);
     let headers = &mut parts.headers;
+    remove_lookalikes(headers);
     headers.remove(EXPECT);
     if !peer.limits.pass_authorization {
         headers.remove(AUTHORIZATION);
@@ -290,6 +268,24 @@ pub(crate) fn to_replica(
     set_or_remove(headers, X_MS_CLIENT_REQUEST_ID, record.client_request_id.as_ref());
     // The stock server refuses long ones, so only the cleaned one is passed on.
     set_or_remove(headers, X_MS_REQUEST_ID, record.ms_request_id.as_ref());
+    trace(headers, dice)
+}
+
+/// Removes what servers may take for a header of the router's though it is spelled otherwise: to WSGI and CGI `-` is `_`,
+/// and to some of them so is every other sign. Nobody's proxy writes such names.
+fn remove_lookalikes(headers: &mut HeaderMap) {
+    let is_strange = |name: &HeaderName| {
+        name.as_str().bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-')
+            && OWN.iter().any(|own| reads_as(name.as_str(), own.as_str()))
+    };
+    while let Some(strange) = headers.keys().find(|name| is_strange(name)).cloned() {
+        headers.remove(strange);
+    }
+}
+
+fn reads_as(name: &str, own: &str) -> bool {
+    let is_alike = |(a, b): (u8, u8)| a == b || (b == b'-' && !a.is_ascii_alphanumeric());
+    name.len() == own.len() && name.bytes().zip(own.bytes()).all(is_alike)
 }
 
 fn set_or_remove(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {
@@ -336,20 +332,10 @@ fn forward_client(headers: &mut HeaderMap, peer: Peer<'_>) {
     }
 }
 
-/// Says who the client is by its certificate, unless a trusted proxy already did. What anybody else says goes, also in a
-/// spelling that servers take for the same name (WSGI knows no difference between `-` and `_`).
+/// Says who the client is by its certificate, unless a trusted proxy already did. What anybody else says goes.
 fn forward_certificate(headers: &mut HeaderMap, peer: Peer<'_>) {
-    let is_alike = |name: &&HeaderName| {
-        name.as_str().len() == X_FORWARDED_CLIENT_CERT.as_str().len()
-            && name
-                .as_str()
-                .bytes()
-                .zip(X_FORWARDED_CLIENT_CERT.as_str().bytes())
-                .all(|(a, b)| a == b || (a, b) == (b'_', b'-'))
-    };
-    let is_genuine = |name: &&HeaderName| peer.trusted && **name == X_FORWARDED_CLIENT_CERT;
-    while let Some(forged) = headers.keys().find(|name| is_alike(name) && !is_genuine(name)).cloned() {
-        headers.remove(forged);
+    if !peer.trusted {
+        headers.remove(X_FORWARDED_CLIENT_CERT);
     }
     if let Some(client) = peer.tls.and_then(|tls| tls.client.as_ref()) {
         headers.entry(X_FORWARDED_CLIENT_CERT).or_insert_with(|| client.forwarded.clone());
