@@ -15,6 +15,7 @@ use crate::control::config::{self, Stop};
 use crate::control::facts::{Parsed, Said, parse_secret, parse_service, parse_slice};
 use crate::control::manifests;
 use crate::control::objects::Object;
+use crate::control::state_file;
 use crate::core::dice::Dice;
 use crate::core::limits::Limits;
 use crate::core::proxy_protocol::{self, Reading};
@@ -22,6 +23,11 @@ use crate::core::route::{PublicPath, Wanted, parse_path};
 use crate::core::token::{self, KeySet, Rules};
 use crate::core::x509::Certificate;
 use crate::data::headers;
+
+mod forged;
+mod message;
+mod stack;
+mod talk;
 
 /// One parser with what must hold of it.
 pub struct Target {
@@ -40,6 +46,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "x509", run: x509 },
     Target { name: "proxy", run: proxy },
     Target { name: "token", run: token },
+    Target { name: "state", run: state_file::stands },
+    Target { name: "forged", run: forged::forged },
+    Target { name: "arrival", run: talk::arrival },
+    Target { name: "errors", run: talk::errors },
 ];
 
 /// A path that is taken means the same to whoever decodes it: no way out of its endpoint, no hidden separator.
