@@ -193,6 +193,7 @@ fn write_draft(draft: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Takes bytes for the part of a file that is under the mark: they are refused, or say the same when they are written and
 /// read again. For tests with bytes that nobody would have marked.
 #[cfg(any(test, feature = "testing"))]
+#[allow(clippy::expect_used, reason = "it is there to panic where something does not hold")]
 pub(crate) fn stands(body: &[u8]) {
     let root = Root::read(None).expect("a root without a file");
     let file = format::mark(body, &root).expect("a mark");
