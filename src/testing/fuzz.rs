@@ -1,7 +1,7 @@
 //! What reads bytes of strangers, as functions of bytes alone: each panics where something that must hold does not.
 //!
-//! A parser joins with one line in [`TARGETS`] and a folder of inputs in `fuzz/corpus`. `tests/fuzz.rs` replays the
-//! inputs and makes up others; `examples/fuzz.rs` does the same for as long as it is told.
+//! A target joins with one line in [`TARGETS`] and a folder of inputs in `fuzz/corpus`. `tests/fuzz.rs` replays the
+//! inputs and makes up others; the package `fuzz` has libFuzzer do that; `examples/fuzz.rs` does it blindly.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -29,7 +29,7 @@ mod message;
 mod stack;
 mod talk;
 
-/// One parser with what must hold of it.
+/// One parser, or more, with what must hold.
 pub struct Target {
     /// Its name, and that of its corpus.
     pub name: &'static str,
