@@ -1,6 +1,6 @@
 # The checks themselves are in .ci/run, for both.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test unit cost peers tls faults ingress cluster deploy image loadtest loadtest-smoke soak fmt lint deny doc
+.PHONY: help quickstart test unit cost peers tls faults ingress cluster deploy image loadtest loadtest-smoke soak fuzz fmt lint deny doc
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,9 +47,13 @@ loadtest-smoke: ## the same scenarios for seconds, not judged
 soak: ## mixed load for half an hour while everything changes: all accounts must agree, memory must be flat
 	@bash .ci/run soak
 
+fuzz: ## every parser of strangers' bytes under libFuzzer, SECONDS_EACH=600 for each, two side by side
+	@bash .ci/run fuzz
+
 fmt: ## format the sources
 	cargo fmt
 	cd loadtests && cargo fmt
+	cd fuzz && cargo fmt
 
 lint: ## formatting and clippy
 	@bash .ci/run format lint

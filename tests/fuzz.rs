@@ -1,4 +1,4 @@
-//! The parsers of strangers' bytes on the kept inputs, and on others made of them.
+//! What reads strangers' bytes on the kept inputs, and on others made of them.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot read its inputs has failed")]
 
@@ -20,6 +20,15 @@ fn every_target_has_a_corpus_that_it_stands() {
         let inputs = corpus(target);
         assert!(!inputs.is_empty(), "fuzz/corpus/{} is empty", target.name);
         inputs.iter().for_each(|input| (target.run)(input));
+    }
+}
+
+#[test]
+fn every_corpus_has_a_target() {
+    let folders = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus")).unwrap();
+    for folder in folders {
+        let name = folder.unwrap().file_name();
+        assert!(TARGETS.iter().any(|target| name == target.name), "no target for fuzz/corpus/{}", name.display());
     }
 }
 

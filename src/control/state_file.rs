@@ -190,5 +190,19 @@ fn write_draft(draft: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Takes bytes for the part of a file that is under the mark: they are refused, or say the same when they are written and
+/// read again. For tests with bytes that nobody would have marked.
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::expect_used, reason = "it is there to panic where something does not hold")]
+pub(crate) fn stands(body: &[u8]) {
+    let root = Root::read(None).expect("a root without a file");
+    let file = format::mark(body, &root).expect("a mark");
+    let Ok((origin, mut kept)) = format::decode(&file, &root) else { return };
+    // What is sealed is never sealed again.
+    kept.facts.secrets.iter_mut().for_each(|secret| std::sync::Arc::make_mut(secret).keys.clear());
+    let again = format::encode(&kept, &origin, &root).expect("what was read can be written");
+    assert_eq!(format::decode(&again, &root).expect("what was written can be read"), (origin, kept));
+}
+
 #[cfg(test)]
 mod tests;

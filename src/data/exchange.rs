@@ -318,8 +318,9 @@ async fn score(
     if ledger.upload.is_none() {
         ledger.record.received = Some(ledger.record.started);
     }
-    ledger.record.trace_id = Some(headers::trace(&mut parts.headers, census, &mut worker.dice()));
-    headers::to_replica(parts, census, peer(link), &ledger.record, ledger.upload.is_some(), route.upgrade.as_ref());
+    let (has_body, upgrade) = (ledger.upload.is_some(), route.upgrade.as_ref());
+    let trace = headers::to_replica(parts, census, peer(link), &ledger.record, has_body, upgrade, &mut worker.dice());
+    ledger.record.trace_id = Some(trace);
     let headers = std::mem::take(&mut parts.headers);
     let outgoing = Outgoing::new(parts.method.clone(), target, headers, ledger.upload.clone());
     if !route.named && route.upgrade.is_none() {

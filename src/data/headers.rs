@@ -13,9 +13,8 @@ use http::request::Parts;
 use http::{Method, Version};
 use uuid::Uuid;
 
-use self::census::is_like_client_cert;
 pub(crate) use self::census::{Census, Kind};
-pub(crate) use self::trace::trace;
+pub(crate) use self::trace::join as join_trace;
 use super::tls::Secured;
 use crate::core::dice::Dice;
 use crate::core::limits::Limits;
@@ -235,7 +234,7 @@ pub(crate) fn wanted_upgrade(parts: &Parts, census: Census) -> Option<HeaderValu
     (wants && allowed && parts.version == Version::HTTP_11 && parts.method != Method::CONNECT).then(|| protocol.clone())
 }
 
-/// Makes the headers of the request to the replica out of those of the client.
+/// Makes the headers of the request to the replica out of those of the client. Says to which trace it belongs.
 pub(crate) fn to_replica(
     parts: &mut Parts,
     census: Census,
@@ -243,14 +242,19 @@ pub(crate) fn to_replica(
     record: &Record,
     has_body: bool,
     upgrade: Option<&HeaderValue>,
-) {
+    dice: &mut Dice,
+) -> [u8; 32] {
     let accepts_trailers = census.has(Kind::Te)
         && parts
             .headers
             .get(TE)
             .is_some_and(|te| te.as_bytes().windows(8).any(|w| w.eq_ignore_ascii_case(b"trailers")));
+    // First of all: what the router sets below, no `Connection` of a client takes away.
     remove_hop_by_hop(&mut parts.headers, census);
     let headers = &mut parts.headers;
+    if census.has(Kind::Lookalike) {
+        remove_lookalikes(headers);
+    }
     if census.has(Kind::Expect) {
         headers.remove(EXPECT);
     }
@@ -285,6 +289,14 @@ pub(crate) fn to_replica(
     set_or_remove(headers, X_MS_CLIENT_REQUEST_ID, client_id, census.has(Kind::MsClientRequestId));
     // The stock server refuses long ones, so only the cleaned one is passed on.
     set_or_remove(headers, X_MS_REQUEST_ID, ms_id, census.has(Kind::MsRequestId));
+    join_trace(headers, census, dice)
+}
+
+/// Removes what servers may take for a header of the router's though it is spelled otherwise.
+fn remove_lookalikes(headers: &mut HeaderMap) {
+    while let Some(strange) = headers.keys().find(|name| census::is_lookalike(name.as_str())).cloned() {
+        headers.remove(strange);
+    }
 }
 
 /// `was_there`: whether there may be something to remove.
@@ -333,15 +345,10 @@ fn forward_client(headers: &mut HeaderMap, census: Census, peer: Peer<'_>) {
     }
 }
 
-/// Says who the client is by its certificate, unless a trusted proxy already did. What anybody else says goes, also in a
-/// spelling that servers take for the same name (WSGI knows no difference between `-` and `_`).
+/// Says who the client is by its certificate, unless a trusted proxy already did. What anybody else says goes.
 fn forward_certificate(headers: &mut HeaderMap, census: Census, peer: Peer<'_>) {
-    if census.has(Kind::ForwardedClientCert) {
-        let is_genuine = |name: &HeaderName| peer.trusted && *name == X_FORWARDED_CLIENT_CERT;
-        let is_forged = |name: &&HeaderName| is_like_client_cert(name.as_str()) && !is_genuine(name);
-        while let Some(forged) = headers.keys().find(is_forged).cloned() {
-            headers.remove(forged);
-        }
+    if census.has(Kind::ForwardedClientCert) && !peer.trusted {
+        headers.remove(X_FORWARDED_CLIENT_CERT);
     }
     if let Some(client) = peer.tls.and_then(|tls| tls.client.as_ref()) {
         headers.entry(X_FORWARDED_CLIENT_CERT).or_insert_with(|| client.forwarded.clone());

@@ -110,7 +110,7 @@ impl Pool {
     }
 }
 
-/// Opens a connection, with TLS where the rules are so. Its driver runs as a task of its own until either side closes.
+/// Opens a connection, with TLS where the rules are so.
 pub(crate) async fn connect(worker: &Worker, address: SocketAddr, wire: &Wire) -> io::Result<Connector> {
     if let Wire::Closed(why) = wire {
         return Err(io::Error::other(&**why));
@@ -125,6 +125,16 @@ pub(crate) async fn connect(worker: &Worker, address: SocketAddr, wire: &Wire) -
             ReplicaSocket::Tls(Box::new(shaken.await?))
         }
     };
+    speak(worker, socket, address, wire.tls()).await
+}
+
+/// A connection on a socket that is open. Its driver runs as a task of its own until either side closes.
+pub(crate) async fn speak(
+    worker: &Worker,
+    socket: ReplicaSocket,
+    address: SocketAddr,
+    tls: Option<&Arc<ReplicaTls>>,
+) -> io::Result<Connector> {
     let read = Arc::new(AtomicU64::new(0));
     let (sender, connection) = Builder::new()
         .max_header_size(worker.limits().answer_head_bytes_max)
@@ -138,5 +148,5 @@ pub(crate) async fn connect(worker: &Worker, address: SocketAddr, wire: &Wire) -
         // The close gives way too.
         tokio::task::yield_now().await;
     });
-    Ok(Connector { sender, address, reused: false, tls: wire.tls().cloned(), read })
+    Ok(Connector { sender, address, reused: false, tls: tls.cloned(), read })
 }

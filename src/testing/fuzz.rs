@@ -1,7 +1,7 @@
 //! What reads bytes of strangers, as functions of bytes alone: each panics where something that must hold does not.
 //!
-//! A parser joins with one line in [`TARGETS`] and a folder of inputs in `fuzz/corpus`. `tests/fuzz.rs` replays the
-//! inputs and makes up others; `examples/fuzz.rs` does the same for as long as it is told.
+//! A target joins with one line in [`TARGETS`] and a folder of inputs in `fuzz/corpus`. `tests/fuzz.rs` replays the
+//! inputs and makes up others; the package `fuzz` has libFuzzer do that; `examples/fuzz.rs` does it blindly.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -15,6 +15,7 @@ use crate::control::config::{self, Stop};
 use crate::control::facts::{Parsed, Said, parse_secret, parse_service, parse_slice};
 use crate::control::manifests;
 use crate::control::objects::Object;
+use crate::control::state_file;
 use crate::core::dice::Dice;
 use crate::core::limits::Limits;
 use crate::core::proxy_protocol::{self, Reading};
@@ -23,7 +24,12 @@ use crate::core::token::{self, KeySet, Rules};
 use crate::core::x509::Certificate;
 use crate::data::headers::{self, Census};
 
-/// One parser with what must hold of it.
+mod forged;
+mod message;
+mod stack;
+mod talk;
+
+/// One parser, or more, with what must hold.
 pub struct Target {
     /// Its name, and that of its corpus.
     pub name: &'static str,
@@ -40,6 +46,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "x509", run: x509 },
     Target { name: "proxy", run: proxy },
     Target { name: "token", run: token },
+    Target { name: "state", run: state_file::stands },
+    Target { name: "forged", run: forged::forged },
+    Target { name: "arrival", run: talk::arrival },
+    Target { name: "errors", run: talk::errors },
 ];
 
 /// A path that is taken means the same to whoever decodes it: no way out of its endpoint, no hidden separator.
@@ -87,7 +97,7 @@ fn head(bytes: &[u8]) {
     assert!(count(&parts, TRANSFER_ENCODING) == 0 || count(&parts, CONTENT_LENGTH) == 0, "{:?}", parts.headers);
     let id = headers::clean_client_id(&parts.headers, &HeaderName::from_static("x-ms-client-request-id"));
     assert!(id.is_none_or(|id| (1..=40).contains(&id.len()) && id.to_str().is_ok()), "{:?}", parts.headers);
-    let trace = headers::trace(&mut parts.headers, census, &mut Dice::new(7));
+    let trace = headers::join_trace(&mut parts.headers, census, &mut Dice::new(7));
     let traced = parts.headers.get("traceparent").map(HeaderValue::as_bytes).unwrap_or_default();
     assert_eq!(traced.get(3..35), Some(&trace[..]), "{:?}", parts.headers);
     let upgrade = headers::wanted_upgrade(&parts, census);

@@ -69,10 +69,9 @@ impl Heads {
     /// Makes the request to the replica of the client's.
     pub fn to_replica(&mut self, parts: &mut Parts) {
         let census = Census::of(&parts.headers);
-        headers::trace(&mut parts.headers, census, &mut self.dice);
         let address = ([192, 0, 2, 7], 40_000).into();
         let peer = Peer { address, ip: &self.ip, trusted: false, tls: None, limits: &self.limits };
-        headers::to_replica(parts, census, peer, &self.record, true, None);
+        headers::to_replica(parts, census, peer, &self.record, true, None, &mut self.dice);
     }
 
     /// Makes the answer to the client of the replica's.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::rows::{OwnerRow, SecretRow, ServiceRow, SliceRow};
-use super::seal::{MARK_BYTES, Root, SALT_BYTES, salt};
+use super::seal::{MARK_BYTES, Root, SALT_BYTES, Seals, salt};
 use super::{Kept, Origin, Refusal};
 use crate::core::assemble::Facts;
 use crate::core::facts::Seal;
@@ -39,10 +39,22 @@ pub(super) fn encode(kept: &Kept, origin: &Origin, root: &Root) -> Result<Vec<u8
     let seals = root.seals(&salt)?;
     let body = serde_json::to_vec(&Body::of(kept, origin, &seals.keys)?)
         .map_err(|error| Refusal::Malformed("the world", error.to_string()))?;
-    let mark = seals.mark([VERSION.as_bytes(), &body]);
-    let mut bytes = format!("{MAGIC} {VERSION} {} {}\n", hex(&salt), hex(&mark)).into_bytes();
-    bytes.extend_from_slice(&body);
-    Ok(bytes)
+    Ok(with_mark(&body, &salt, &seals))
+}
+
+/// A body under the line that says it is ours.
+fn with_mark(body: &[u8], salt: &[u8; SALT_BYTES], seals: &Seals) -> Vec<u8> {
+    let mark = seals.mark([VERSION.as_bytes(), body]);
+    let mut bytes = format!("{MAGIC} {VERSION} {} {}\n", hex(salt), hex(&mark)).into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// The file that these bytes would be the body of.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn mark(body: &[u8], root: &Root) -> Result<Vec<u8>, Refusal> {
+    let salt = [7; SALT_BYTES];
+    Ok(with_mark(body, &salt, &root.seals(&salt)?))
 }
 
 /// What the bytes of a file say, and what it is of.

@@ -42,6 +42,7 @@ kinds! {
     Host,
     Http2Settings,
     KeepAlive,
+    Lookalike,
     ModelDeployment,
     MsClientRequestId,
     MsRequestId,
@@ -81,17 +82,32 @@ impl Kind {
             "proxy-connection" => Self::ProxyConnection,
             "x-forwarded-host" => Self::ForwardedHost,
             "x-ms-client-request-id" => Self::MsClientRequestId,
+            "x-forwarded-client-cert" => Self::ForwardedClientCert,
             "azureml-model-deployment" => Self::ModelDeployment,
-            other if is_like_client_cert(other) => Self::ForwardedClientCert,
+            other if is_lookalike(other) => Self::Lookalike,
             _ => return None,
         })
     }
 }
 
-/// Also in a spelling that servers take for the same name: WSGI knows no difference between `-` and `_`.
-pub(super) fn is_like_client_cert(name: &str) -> bool {
-    const NAME: &str = "x-forwarded-client-cert";
-    name.len() == NAME.len() && name.bytes().zip(NAME.bytes()).all(|(a, b)| a == b || (a, b) == (b'_', b'-'))
+/// Headers by which the router tells a replica who the client is and which request this is.
+const OWN: [&str; 8] = [
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-ms-client-request-id",
+    "x-ms-request-id",
+    "x-real-ip",
+    "x-request-id",
+];
+
+/// Whether servers may take it for one of those though it is spelled otherwise: to WSGI and CGI `-` is `_`, and to some of
+/// them so is every other sign. Nobody's proxy writes such names.
+pub(super) fn is_lookalike(name: &str) -> bool {
+    let is_alike = |(a, b): (u8, u8)| a == b || (b == b'-' && !a.is_ascii_alphanumeric());
+    let reads_as = |own: &str| name.len() == own.len() && name.bytes().zip(own.bytes()).all(is_alike);
+    name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-') && OWN.into_iter().any(reads_as)
 }
 
 impl Census {
@@ -135,11 +151,12 @@ mod tests {
             Kind::Cookie => "cookie",
             Kind::Expect => "expect",
             Kind::Forwarded => "forwarded",
-            Kind::ForwardedClientCert => "x_forwarded_client-cert",
+            Kind::ForwardedClientCert => "x-forwarded-client-cert",
             Kind::ForwardedHost => "x-forwarded-host",
             Kind::Host => "host",
             Kind::Http2Settings => "http2-settings",
             Kind::KeepAlive => "keep-alive",
+            Kind::Lookalike => "x_forwarded_client-cert",
             Kind::ModelDeployment => "azureml-model-deployment",
             Kind::MsClientRequestId => "x-ms-client-request-id",
             Kind::MsRequestId => "x-ms-request-id",

@@ -3,9 +3,16 @@ use super::*;
 use crate::data::tls::client::ClientCertificate;
 use http::Request;
 
-fn to_replica(parts: &mut Parts, peer: Peer<'_>, record: &Record, has_body: bool, upgrade: Option<&HeaderValue>) {
+fn to_replica(
+    parts: &mut Parts,
+    peer: Peer<'_>,
+    record: &Record,
+    has_body: bool,
+    upgrade: Option<&HeaderValue>,
+    dice: &mut Dice,
+) -> [u8; 32] {
     let census = Census::of(&parts.headers);
-    super::to_replica(parts, census, peer, record, has_body, upgrade);
+    super::to_replica(parts, census, peer, record, has_body, upgrade, dice)
 }
 
 fn check(parts: &Parts, limits: &Limits) -> Result<(), Fault> {
@@ -18,7 +25,7 @@ fn wanted_upgrade(parts: &Parts) -> Option<HeaderValue> {
 
 fn trace(headers: &mut HeaderMap, dice: &mut Dice) -> [u8; 32] {
     let census = Census::of(headers);
-    super::trace(headers, census, dice)
+    join_trace(headers, census, dice)
 }
 
 fn identify(headers: &mut HeaderMap, record: &Record) {
@@ -45,7 +52,7 @@ fn certificate_sent(lines: &[(&str, &str)], trusted: bool, own: Option<&'static 
     let client = value.map(|value| ClientCertificate { identity: value.clone(), forwarded: value });
     let secured = Secured { is_http2: false, client };
     let peer = Peer { tls: Some(&secured), ..peer(&limits, trusted) };
-    to_replica(&mut parts, peer, &record(), false, None);
+    to_replica(&mut parts, peer, &record(), false, None, &mut Dice::new(1));
     assert_eq!(text(&parts.headers, "x-forwarded-proto"), ["https"]);
     let alike = parts.headers.iter().filter(|(name, _)| name.as_str().replace('_', "-") == "x-forwarded-client-cert");
     alike.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
@@ -63,6 +70,40 @@ fn a_certificate_is_the_clients_own_or_what_a_trusted_proxy_says() {
     assert_eq!(certificate_sent(&[], true, Some("Hash=own")), [format!("{name}: Hash=own")]);
 }
 
+#[test]
+fn what_the_router_says_is_not_said_by_a_client_in_another_spelling() {
+    let forged = [
+        ("x_forwarded_for", "10.9.9.9"),
+        ("x_forwarded-host", "evil"),
+        ("x-forwarded_proto", "https"),
+        ("x.real.ip", "10.9.9.9"),
+        ("x_request_id", "forged"),
+        ("x_ms_request_id", "forged"),
+        ("x-ms-client_request-id", "forged"),
+        ("x_own", "kept"),
+    ];
+    for trusted in [false, true] {
+        let headers = sent(h1(&[&[("host", "h")], &forged[..]].concat()), trusted);
+        let strange: Vec<&str> =
+            headers.keys().map(HeaderName::as_str).filter(|name| name.contains(['_', '.'])).collect();
+        assert_eq!(strange, ["x_own"], "{headers:?}");
+    }
+}
+
+#[test]
+fn a_client_that_names_the_trace_as_of_one_hop_is_given_another() {
+    let old = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for lines in [
+        &[("host", "h"), ("connection", "traceparent, tracestate")][..],
+        &[("host", "h"), ("connection", "TraceParent"), ("traceparent", old), ("tracestate", "a=1")],
+    ] {
+        let headers = sent(h1(lines), false);
+        let [trace] = text(&headers, "traceparent")[..] else { panic!("one trace: {headers:?}") };
+        assert!(trace.len() == 55 && trace != old, "{trace}");
+        assert!(!headers.contains_key("tracestate"), "{headers:?}");
+    }
+}
+
 fn record() -> Record {
     let id = id_value(Uuid::from_u128(1));
     Record::new(std::time::Instant::now(), std::time::SystemTime::UNIX_EPOCH, IpAddr::from([10, 0, 0, 1]), id)
@@ -76,7 +117,7 @@ fn peer(limits: &Limits, trusted: bool) -> Peer<'_> {
 /// The headers that a replica gets, by name.
 fn sent(mut parts: Parts, trusted: bool) -> HeaderMap {
     let limits = Limits::default();
-    to_replica(&mut parts, peer(&limits, trusted), &record(), false, None);
+    to_replica(&mut parts, peer(&limits, trusted), &record(), false, None, &mut Dice::new(1));
     parts.headers
 }
 
@@ -130,7 +171,7 @@ fn credentials_stay_behind_unless_they_are_asked_for() {
     assert!(!sent(h1(&lines), false).contains_key("authorization"));
     let limits = Limits { pass_authorization: true, ..Limits::default() };
     let mut parts = h1(&lines);
-    to_replica(&mut parts, peer(&limits, false), &record(), false, None);
+    to_replica(&mut parts, peer(&limits, false), &record(), false, None, &mut Dice::new(1));
     assert_eq!(text(&parts.headers, "authorization"), ["Bearer key"]);
 }
 
@@ -254,7 +295,7 @@ fn an_upgrade_is_asked_for_with_both_headers_or_not_at_all() {
     let asks = h1(&[("host", "h"), ("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
     let protocol = wanted_upgrade(&asks).unwrap();
     let (limits, mut parts) = (Limits::default(), asks);
-    to_replica(&mut parts, peer(&limits, false), &record(), false, Some(&protocol));
+    to_replica(&mut parts, peer(&limits, false), &record(), false, Some(&protocol), &mut Dice::new(1));
     assert_eq!(text(&parts.headers, "connection"), ["upgrade"]);
     assert_eq!(text(&parts.headers, "upgrade"), ["websocket"]);
     assert!(wanted_upgrade(&h1(&[("upgrade", "websocket")])).is_none());

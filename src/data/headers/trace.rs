@@ -26,7 +26,7 @@ pub(super) fn trace_id(headers: &HeaderMap) -> Option<[u8; 32]> {
 }
 
 /// Sees to it that the request belongs to a trace, and says to which.
-pub(crate) fn trace(headers: &mut HeaderMap, census: Census, dice: &mut Dice) -> [u8; 32] {
+pub(crate) fn join(headers: &mut HeaderMap, census: Census, dice: &mut Dice) -> [u8; 32] {
     if census.has(Kind::Traceparent)
         && let Some(id) = trace_id(headers)
     {
