@@ -41,10 +41,10 @@ pub struct Arguments {
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(3..=20_000))]
     clients: u32,
     /// Slow clients that come in a second.
-    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(10..=10_000))]
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=10_000))]
     pace: u32,
     /// Time-outs of the router for slow clients, in seconds. All of the crowd must be there before the first is cut off.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=120))]
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=120))]
     deadline: u32,
     /// Rounds, each without and with the crowd.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
@@ -103,8 +103,10 @@ impl Deadlines {
             // A byte a second is under min-body-bytes-per-second, which is judged from then on; request-timeout-ms would
             // end it much later. It is told so, and may go on sending for a while.
             Kind::Body => (self.body, self.body + self.linger),
-            // Whoever is waited for while writing is looked at four times in a head's time.
-            Kind::Reader => (self.body, self.body + self.head / 4),
+            // Whoever is waited for while writing is looked at four times in a head's time. A client that reads nothing may
+            // still take some: its kernel makes room by packing what lies there, when it is probed seconds later. Then
+            // the time begins anew, once.
+            Kind::Reader => (self.body, self.body * 2 + self.head / 4),
         }
     }
 
@@ -163,7 +165,7 @@ fn one_round(
     let slow = crowd.start();
     let beside = good.start(length, seed + 1);
     // All have come, and the first has time left: now it is fullest.
-    thread::sleep(coming + (deadlines.latest().saturating_sub(coming)) / 4);
+    thread::sleep(coming + deadlines.head.min(deadlines.body).saturating_sub(coming) / 4);
     let at_once = router.metrics()?.total("scorefront_connections") as u64;
     let sockets_mib = socket_memory_mib();
     let during = beside.join().map_err(|_| anyhow::anyhow!("a good client panicked"))??;

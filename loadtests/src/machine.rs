@@ -43,11 +43,11 @@ pub fn allow_open_files(needed: usize) -> anyhow::Result<()> {
         .with_context(|| format!("{needed} open files are needed, {soft} are allowed (ulimit -n), {hard} at most"))
 }
 
-/// Lets the calling thread have the processor only when others do not need it.
+/// Lets the calling thread have the processor only when nobody else wants it.
 pub fn step_back() -> anyhow::Result<()> {
     let thread = fs::read_link("/proc/thread-self")?;
     let id = thread.file_name().and_then(|name| name.to_str()).context("a thread without an id")?.to_owned();
-    run("renice", &["-n", "10", "-p", &id])
+    run("chrt", &["--idle", "--pid", "0", &id])
 }
 
 fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {

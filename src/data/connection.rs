@@ -75,8 +75,6 @@ pub(crate) fn spawn(
 }
 
 async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>) {
-    // Without it small answers would wait for acknowledgements; where it cannot be set, the connection is dying.
-    let _ = socket.set_nodelay(true);
     let Some(peer) = proxied::client(worker, &mut socket, peer).await else { return };
     let Some(place) = worker.shared.place(&worker.shared.addresses, peer.ip()) else {
         return turn_away(worker, socket, tls.is_some()).await;

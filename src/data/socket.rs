@@ -50,7 +50,8 @@ impl Socket {
 
     /// The same socket, on which `bytes` are still to be read first.
     pub(crate) fn push_back(mut self, bytes: Bytes) -> Self {
-        self.pushback = bytes;
+        // Also of nothing the buffer would be kept.
+        self.pushback = if bytes.is_empty() { Bytes::new() } else { bytes };
         self
     }
 

@@ -139,7 +139,8 @@ impl Worker {
     pub fn start(index: usize, shared: Shared, log: WorkerLog, seed: u64, ended: &Arc<Notify>) -> io::Result<Handle> {
         let worker = Arc::new(Self::new(index, shared, log, seed));
         let (inbox, arrivals) = mpsc::channel(INBOX);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
         let (owned, spawner) = (worker.clone(), runtime.handle().clone());
         let told = Told(ended.clone());
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
@@ -216,6 +217,9 @@ impl Worker {
     }
 }
 
+/// Tasks that run before the worker looks for bytes again. Where many connections have large answers to move, a small
+/// request waits for no more than these to be seen.
+const EVENT_INTERVAL: u32 = 16;
 /// Idle connections are looked through at least this rarely.
 const SWEEP_MIN: std::time::Duration = std::time::Duration::from_millis(400);
 /// How often a worker that finishes looks whether it is done.
