@@ -103,10 +103,8 @@ impl Deadlines {
             // A byte a second is under min-body-bytes-per-second, which is judged from then on; request-timeout-ms would
             // end it much later. It is told so, and may go on sending for a while.
             Kind::Body => (self.body, self.body + self.linger),
-            // Whoever is waited for while writing is looked at four times in a head's time. A client that reads nothing may
-            // still take some: its kernel makes room by packing what lies there, when it is probed seconds later. Then
-            // the time begins anew, once.
-            Kind::Reader => (self.body, self.body * 2 + self.head / 4),
+            // Whoever is waited for while writing is looked at four times in a head's time.
+            Kind::Reader => (self.body, self.body + self.head / 4),
         }
     }
 
