@@ -3,10 +3,6 @@
 //! With TLS the handshake says which. Without, it starts as HTTP/1. A client that opens with the HTTP/2 preface makes
 //! hyper's parser say so, and the connection goes on as HTTP/2 with what was read so far put back: nothing is sniffed on
 //! the way of everybody else.
-//!
-//! Deadlines of a connection (those of an exchange are its own): time to the whole head, time between requests, and
-//! time that a client may leave bytes unread. One alarm serves them all; it is set to the earliest moment at which one
-//! could have passed, and looks again then. An exchange does not touch it.
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -53,7 +53,9 @@ impl Listener {
         socket.bind(&address.into())?;
         // What is accepted has these options too, without a call for each. Small answers would wait for acknowledgements.
         socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_notsent_lowat(UNSENT_MAX)?;
+        // Sandboxes may not know this one. Then the kernel takes what it takes, and all else works.
+        #[cfg(target_os = "linux")]
+        let _ = socket.set_tcp_notsent_lowat(UNSENT_MAX);
         socket.listen(BACKLOG)?;
         let socket: std::net::TcpListener = socket.into();
         let address = socket.local_addr()?;

@@ -1,4 +1,10 @@
 //! The deadlines of one client connection, its rest while nothing goes on, and its end when the router drains.
+//!
+//! Deadlines (those of an exchange are its own): time to the whole head, time between requests, and time that a client may
+//! leave bytes unread. One alarm serves them all; it is set to the earliest moment at which one could have passed, and looks
+//! again then. An exchange does not touch it.
+//!
+//! Holds: only a connection between two requests is put to rest, with nothing of either left to read or to write.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -201,7 +207,9 @@ async fn ring(link: &Link, alarm: &mut Pin<Box<Sleep>>) -> End {
         if next.is_some_and(|next| next <= now) {
             return End::Overdue(doing);
         }
-        if doing == Doing::Idle && by_writing.is_none() && !link.is_http2() && at(since, look) <= now {
+        // What is left of a body is for the parser that began to read it, never for a new one.
+        let is_between = doing == Doing::Idle && by_writing.is_none() && !link.is_unread() && !link.is_broken();
+        if is_between && !link.is_http2() && at(since, look) <= now {
             return End::Resting;
         }
         let soon = now + look;
