@@ -1,7 +1,10 @@
-//! The limit of open files, at the start: as high as it may be, and compared with what the settings need.
+//! Open files, at the start: the limit as high as it may be, compared with what the settings need, and the kernel's table
+//! of them as large as it will get.
 //!
 //! Many systems give a process a low limit that it may raise itself (1024 of 524288), for the sake of old programs that
 //! cannot use more.
+
+use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -21,6 +24,19 @@ pub fn prepare(vitals: &Vitals, connections_max: usize) {
              that it asks, and the limit is {limit}: raise it (ulimit -n, LimitNOFILE=), or lower max-connections"
         );
     }
+    if let Err(error) = widen(limit.map_or(needed, |limit| limit.min(needed))) {
+        tracing::debug!(target: "scorefront::start", %error, "the table of open files grows as they come");
+    }
+}
+
+/// Makes the kernel's table large enough for this many, at eight bytes each. It would grow by itself, twice as large each
+/// time, but whoever opens a file then waits for every thread of the machine to have let go of the old one (an RCU grace
+/// period, some 10 ms), and a worker opens one for each client.
+fn widen(files: usize) -> io::Result<()> {
+    let last = i32::try_from(files).unwrap_or(i32::MAX).saturating_sub(1);
+    let any = std::fs::File::open("/proc/self/status")?;
+    drop(rustix::io::fcntl_dupfd_cloexec(any, last)?);
+    Ok(())
 }
 
 /// The limit that holds from now on; `None` where there is none.
@@ -35,4 +51,23 @@ fn raise() -> Option<usize> {
         }
     };
     current.and_then(|limit| usize::try_from(limit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table_size() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+        size.trim().parse().unwrap()
+    }
+
+    #[test]
+    fn the_table_of_files_is_as_large_as_asked_for() {
+        let files = table_size() + 100;
+        widen(files).unwrap();
+        assert!(table_size() >= files);
+        assert!(widen(usize::MAX).is_err());
+    }
 }
