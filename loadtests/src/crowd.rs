@@ -20,7 +20,7 @@ use self::good::Good;
 use self::replica::Replica;
 use self::verdict::{Leftovers, Round};
 use crate::gauges::socket_memory_mib;
-use crate::machine::{Cores, allow_open_files};
+use crate::machine::{Cores, allow_open_files, step_forward};
 use crate::manifests::{Deployment, write_secret};
 use crate::report::Verdict;
 use crate::router::Router;
@@ -121,6 +121,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     // Each client, and the connection to a replica that two of three of them cause.
     allow_open_files(clients + clients * 2 / 3 + 1000)?;
     let cores = Cores::divide()?;
+    step_forward();
     let deadlines = Deadlines::of(arguments.deadline);
     let (good_replica, crowd_replica) = (Replica::start(false)?, Replica::start(true)?);
     let mut settings = deadlines.settings();

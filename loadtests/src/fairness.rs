@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::crowd::good::{Good, Seen};
 use crate::crowd::replica::Replica;
-use crate::machine::{Cores, allow_open_files};
+use crate::machine::{Cores, allow_open_files, step_back, step_forward};
 use crate::manifests::{Deployment, write_secret};
 use crate::report::{Rounds, Verdict, Waits};
 use crate::router::Router;
@@ -62,6 +62,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     // What waits in line at most, and as many again that are on their way.
     allow_open_files(8000)?;
     let cores = Cores::divide()?;
+    step_forward();
     let (good_replica, broken) = (Replica::start(false)?, Broken::start()?);
     let world = world(good_replica.address, &broken.addresses);
     let settings = ["--max-connections-per-address=0".to_owned()];
@@ -75,7 +76,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     for number in 0..u64::from(arguments.rounds) {
         let alone = good.run(time, number * 10)?;
         // The flood is there before and after.
-        let flooding = flood.start(time + Duration::from_secs(2), number * 10 + 1);
+        let flooding = thread::spawn(move || {
+            // What the good clients' core has to do for the flood is not the router's doing.
+            step_back()?;
+            flood.run(time + Duration::from_secs(2), number * 10 + 1)
+        });
         thread::sleep(Duration::from_secs(1));
         let beside = good.run(time, number * 10 + 2)?;
         let flooded = flooding.join().map_err(|_| anyhow::anyhow!("the flood panicked"))??;
@@ -137,6 +142,9 @@ impl Broken {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
             addresses.push(listener.local_addr()?);
             thread::spawn(move || {
+                if let Err(error) = step_back() {
+                    eprintln!("a broken replica is in the way of the good one: {error:#}");
+                }
                 // As many as a router may leave behind: one for each slot.
                 let mut kept = Vec::new();
                 while let Ok((stream, _)) = listener.accept() {

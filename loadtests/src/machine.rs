@@ -1,7 +1,7 @@
 //! What a scenario asks of the machine: a core for the router and another one for everything else, open files, and that
 //! background work stays in the background. All by programs of util-linux, which the system calls would need `unsafe` for.
 
-use std::fs;
+use std::fs::{self, File};
 use std::process::Command;
 use std::thread;
 
@@ -29,8 +29,17 @@ impl Cores {
     }
 }
 
-/// Sees to it that this process and its children may have this many files open.
+/// Sees to it that this process and its children may have this many files open, and that none of its threads waits for the
+/// kernel's table of them to grow, some 10 ms each time that it does. To be called before there is a second thread.
 pub fn allow_open_files(needed: usize) -> anyhow::Result<()> {
+    // Some are open already.
+    raise_limit(needed + 64)?;
+    let files: Result<Vec<_>, _> = (0..needed).map(|_| File::open("/dev/null")).collect();
+    files.context("open as many files as are needed")?;
+    Ok(())
+}
+
+fn raise_limit(needed: usize) -> anyhow::Result<()> {
     let limits = fs::read_to_string("/proc/self/limits")?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).context("no limit of open files")?;
     let mut numbers = line.split_whitespace().map(|word| word.parse().unwrap_or(usize::MAX));
@@ -41,6 +50,14 @@ pub fn allow_open_files(needed: usize) -> anyhow::Result<()> {
     let limit = format!("--nofile={needed}:{}", hard.max(needed));
     run("prlimit", &["--pid", &std::process::id().to_string(), &limit])
         .with_context(|| format!("{needed} open files are needed, {soft} are allowed (ulimit -n), {hard} at most"))
+}
+
+/// Puts this process, and what it starts, before everything else on the machine, where it may: what is timed are
+/// milliseconds, and any daemon takes some at a time. To be called before there is a second thread.
+pub fn step_forward() {
+    if let Err(error) = run("chrt", &["--rr", "--pid", "1", &std::process::id().to_string()]) {
+        println!("times are also those of what else the machine does: {error:#}");
+    }
 }
 
 /// Lets the calling thread have the processor only when nobody else wants it.
