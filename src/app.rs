@@ -151,6 +151,7 @@ impl App {
         };
         let tokens = follow_tokens(&self.config, &self.vitals, &self.ready).await?.map(tokio::spawn);
         let memory = tokio::spawn(memory::watch(self.vitals.clone()));
+        let giving_back = tokio::spawn(memory::give_back());
         let admin = tokio::spawn(self.admin.serve(state, reached(phases.clone(), Phase::Forced)));
         let ended = Arc::new(Notify::new());
         let workers = start_workers(&self.config, &shared, &self.access_log, &ended)?;
@@ -180,6 +181,7 @@ impl App {
         discovery.abort();
         admin.abort();
         memory.abort();
+        giving_back.abort();
         tokens.inspect(tokio::task::JoinHandle::abort);
         renewing.inspect(tokio::task::JoinHandle::abort);
         if !self.access_log.flush(FLUSH) {
