@@ -50,6 +50,8 @@ pub struct Limits {
     pub answer_rate_min: u64,
     /// Request body, in bytes. v1 had 100 MB.
     pub body_bytes_max: u64,
+    /// Bytes of answers that the kernel takes for one client beyond what that has room for.
+    pub unsent_max: u32,
     /// Client connections at a time.
     pub connections_max: usize,
     /// Those of one client address; trusted proxies may have any number. 0: no limit.
@@ -135,6 +137,7 @@ impl Default for Limits {
             body_rate_min: 500,
             answer_rate_min: 500,
             body_bytes_max: 100 << 20,
+            unsent_max: 32 << 10,
             connections_max: 10_000,
             connections_per_address_max: 2000,
             requests_per_connection_max: 0,

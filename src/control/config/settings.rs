@@ -252,5 +252,6 @@ pub const SETTINGS: &[Setting] = &[
     limits::SHARE,
     limits::BODY_RATE,
     limits::ANSWER_RATE,
+    limits::UNSENT,
     limits::IDLE_FRAMES,
 ];
