@@ -81,15 +81,17 @@ impl App {
         let vitals = Arc::new(Vitals::new(workers, Instant::now()));
         vitals.memory.set_limit(config.memory_bytes_max.unwrap_or(0));
         descriptors::prepare(&vitals, config.limits.connections_max);
-        let bind = |address: &SocketAddr| Listener::bind(*address).with_context(|| format!("--listen {address}"));
-        let mut listeners = config.listen.iter().map(bind).collect::<anyhow::Result<Vec<_>>>()?;
+        let bind = |address: &SocketAddr, setting: &str| {
+            Listener::bind(*address, config.limits.unsent_max).with_context(|| format!("{setting} {address}"))
+        };
+        let mut listeners =
+            config.listen.iter().map(|address| bind(address, "--listen")).collect::<anyhow::Result<Vec<_>>>()?;
         let mut certificates = None;
         if !config.tls.listen.is_empty() {
             let opened = Certificates::open(&config.tls, vitals.clone()).map_err(anyhow::Error::msg)?;
             let tls = Arc::new(Tls::new(&config.limits, opened.resolver(), opened.verifier())?);
             for address in &config.tls.listen {
-                let listener = Listener::bind(*address).with_context(|| format!("--listen-tls {address}"))?;
-                listeners.push(listener.with_tls(tls.clone()));
+                listeners.push(bind(address, "--listen-tls")?.with_tls(tls.clone()));
             }
             certificates = Some(opened);
         }
@@ -151,6 +153,7 @@ impl App {
         };
         let tokens = follow_tokens(&self.config, &self.vitals, &self.ready).await?.map(tokio::spawn);
         let memory = tokio::spawn(memory::watch(self.vitals.clone()));
+        let giving_back = tokio::spawn(memory::give_back());
         let admin = tokio::spawn(self.admin.serve(state, reached(phases.clone(), Phase::Forced)));
         let ended = Arc::new(Notify::new());
         let workers = start_workers(&self.config, &shared, &self.access_log, &ended)?;
@@ -180,6 +183,7 @@ impl App {
         discovery.abort();
         admin.abort();
         memory.abort();
+        giving_back.abort();
         tokens.inspect(tokio::task::JoinHandle::abort);
         renewing.inspect(tokio::task::JoinHandle::abort);
         if !self.access_log.flush(FLUSH) {

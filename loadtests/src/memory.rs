@@ -19,8 +19,9 @@ use crate::contenders::{Certificate, Face, Starter};
 use crate::report::Verdict;
 use crate::speed::{DEPLOYMENTS, clients, manifests};
 
-/// How long the connections idle before it is looked how much they take: what was just busy is not at rest yet.
-const SETTLING: Duration = Duration::from_secs(8);
+/// How long the connections idle before it is looked how much they take: half of `head-timeout-ms` until all are at rest,
+/// and two seconds until what they had is given back, with some room.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// Limits in KiB: of the process at rest, and of each idle connection in plain text and over TLS.
 const REST_MAX_KIB: u64 = 40 << 10;

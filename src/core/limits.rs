@@ -50,6 +50,8 @@ pub struct Limits {
     pub answer_rate_min: u64,
     /// Request body, in bytes. v1 had 100 MB.
     pub body_bytes_max: u64,
+    /// Bytes of answers that the kernel takes for one client beyond what that has room for.
+    pub unsent_max: u32,
     /// Client connections at a time.
     pub connections_max: usize,
     /// Those of one client address; trusted proxies may have any number. 0: no limit.
@@ -85,6 +87,9 @@ pub struct Limits {
     pub upstream_idle: Duration,
     /// Idle connections that one worker keeps to one replica.
     pub upstream_idle_max: usize,
+    /// How long a replica may leave unacknowledged what was sent to it, before its connection is over. Less than the
+    /// default `request-timeout-ms`, so that another replica has time to answer. 0: as long as the kernel waits.
+    pub upstream_unacknowledged: Duration,
     /// How long a client whose request was refused may go on sending what nobody reads any more. It may be silent for
     /// a fifth of that.
     pub linger_timeout: Duration,
@@ -135,6 +140,7 @@ impl Default for Limits {
             body_rate_min: 500,
             answer_rate_min: 500,
             body_bytes_max: 100 << 20,
+            unsent_max: 32 << 10,
             connections_max: 10_000,
             connections_per_address_max: 2000,
             requests_per_connection_max: 0,
@@ -152,6 +158,7 @@ impl Default for Limits {
             attempts_max: 3,
             upstream_idle: Duration::from_secs(4),
             upstream_idle_max: 128,
+            upstream_unacknowledged: Duration::from_secs(4),
             linger_timeout: Duration::from_secs(5),
             goodbye_timeout: Duration::from_secs(1),
             tunnel_idle: Duration::from_secs(300),

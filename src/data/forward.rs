@@ -4,7 +4,8 @@
 //! budget:
 //! - a connect that was refused or timed out, or a TLS handshake that failed: nothing was sent;
 //! - a reused connection that died before the first byte of the answer: the replica closed it while it idled. It may
-//!   also have died in the middle of the work, which is why `retry-reused: "false"` switches this off.
+//!   also have died in the middle of the work, which is why `retry-reused: "false"` switches this off. It is dead too when
+//!   the replica acknowledges nothing for `upstream-unacknowledged-ms`; that counts like a connect that failed.
 //!
 //! Only if the body is unsent or kept whole. Everything else that breaks before the answer is a 502.
 
@@ -28,6 +29,7 @@ use super::pending::{Busy, Lease, Pending};
 use super::pool::{self, Connector};
 use super::respond::Refused;
 use super::upload::Flaw;
+use super::vanished;
 use super::worker::Worker;
 use crate::core::outcome::Outcome;
 use crate::core::replica_tls::Wire;
@@ -140,7 +142,7 @@ pub(crate) async fn forward(
 
 async fn attempt(
     worker: &Arc<Worker>,
-    deployment: &Deployment,
+    deployment: &Arc<Deployment>,
     outgoing: &mut Outgoing,
     lease: Lease,
     bad: &mut Vec<Lease>,
@@ -206,7 +208,11 @@ async fn attempt(
             if let Some(flaw) = flaw(error.error()) {
                 deployment.state.shard(worker.index).refuse_answer(flaw);
             }
-            let detail = describe(error.error());
+            let gone = vanished::cause(error.error());
+            if let (Some(_), Some(busy)) = (gone, &busy) {
+                note_connect_failure(worker, deployment, busy.replica());
+            }
+            let detail = gone.map_or_else(|| describe(error.error()), |gone| vanished::describe(gone, worker.limits()));
             match busy {
                 Some(busy) if unsent => drop(busy.unused()),
                 Some(busy) => busy.done(None, Instant::now()),

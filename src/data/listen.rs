@@ -30,9 +30,6 @@ use crate::core::telling::Telling;
 
 /// Connections that the kernel holds for us until we accept them.
 const BACKLOG: i32 = 4096;
-/// Bytes of answers that the kernel takes from us for one client beyond what that has room for. Without a limit it takes
-/// up to 4 MiB: for thousands of clients that read nothing, gigabytes and seconds of copying.
-const UNSENT_MAX: u32 = 32 << 10;
 /// The shortest and longest pause after a failed accept.
 const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_millis(100);
 
@@ -45,8 +42,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds to an address; port 0 chooses one.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    /// Binds to an address; port 0 chooses one. The kernel takes so many bytes of answers from us for one client beyond what
+    /// that has room for. Without a limit it takes up to 4 MiB: for thousands of clients that read nothing, gigabytes and
+    /// seconds of copying.
+    pub fn bind(address: SocketAddr, unsent_max: u32) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
@@ -55,7 +54,7 @@ impl Listener {
         socket.set_tcp_nodelay(true)?;
         // Sandboxes may not know this one. Then the kernel takes what it takes, and all else works.
         #[cfg(target_os = "linux")]
-        let _ = socket.set_tcp_notsent_lowat(UNSENT_MAX);
+        let _ = socket.set_tcp_notsent_lowat(unsent_max);
         socket.listen(BACKLOG)?;
         let socket: std::net::TcpListener = socket.into();
         let address = socket.local_addr()?;
@@ -229,12 +228,12 @@ mod tests {
 
     #[test]
     fn what_is_accepted_has_the_options_of_its_listener() {
-        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), 12_345).unwrap();
         listener.socket.set_nonblocking(false).unwrap();
         let _client = std::net::TcpStream::connect(listener.address).unwrap();
         let (accepted, _) = listener.socket.accept().unwrap();
         assert!(accepted.nodelay().unwrap());
-        assert_eq!(socket2::SockRef::from(&accepted).tcp_notsent_lowat().unwrap(), UNSENT_MAX);
+        assert_eq!(socket2::SockRef::from(&accepted).tcp_notsent_lowat().unwrap(), 12_345);
     }
 
     #[tokio::test]

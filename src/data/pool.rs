@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use super::counted::Counted;
 use super::replica_tls::{ReplicaSocket, shake_hands};
 use super::upload::UploadBody;
+use super::vanished::Bounded;
 use super::worker::Worker;
 use crate::core::replica_tls::{ReplicaTls, Wire};
 
@@ -138,7 +139,7 @@ pub(crate) async fn speak(
     let read = Arc::new(AtomicU64::new(0));
     let (sender, connection) = Builder::new()
         .max_header_size(worker.limits().answer_head_bytes_max)
-        .handshake(TokioIo::new(Counted::new(socket, read.clone())))
+        .handshake(TokioIo::new(Counted::new(Bounded::new(socket, worker.limits()), read.clone())))
         .await
         .map_err(io::Error::other)?;
     tokio::spawn(async move {

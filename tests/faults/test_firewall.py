@@ -68,6 +68,95 @@ def test_requests_go_elsewhere_while_a_firewall_drops_one_replica(patient, far):
     router.comes_to_rest()
 
 
+LONG = {"request_timeout_ms": 60000, "max_queue_wait_ms": 60000}
+
+
+def test_a_request_on_a_kept_connection_to_a_replica_that_is_gone_goes_elsewhere(patient, far):
+    go_on = threading.Event()
+
+    def held(connection):
+        while (body := take_request(connection)) is not None:
+            go_on.wait(30)
+            connection.sendall(answer(body))
+
+    with Replica(held, far) as hidden, Replica(held) as near:
+        router = patient(
+            [hidden.place, near.place],
+            annotations=LONG,
+            workers=1,
+            connect_timeout_ms=200,
+            upstream_idle_ms=60000,
+            upstream_unacknowledged_ms=2000,
+        )
+
+        def ask_both():
+            """One request for each replica: each has one slot, and keeps it until it may go on."""
+            go_on.clear()
+            with ThreadPoolExecutor(2) as clients:
+                asked = [clients.submit(router.ask, body) for body in (b"one", b"two")]
+                eventually(lambda: router.metric("scorefront_in_flight_requests") == 2, "both are busy")
+                go_on.set()
+                seen = [each.result(30) for each in asked]
+            assert [(each.status, each.body) for each in seen] == [(200, b"one"), (200, b"two")]
+            return [router.logged(each.id) for each in seen]
+
+        assert sorted(line["Replica"] for line in ask_both()) == sorted("%s:%d" % each.place for each in (hidden, near))
+        far.drop()
+        lines = ask_both()
+        assert {line["Replica"] for line in lines} == {"%s:%d" % near.place}
+        # The slot of the one that is gone is taken with the connection that was kept, or with one that is tried in vain.
+        assert sorted(line["Attempts"] for line in lines) == [1, 2]
+        assert router.metric("scorefront_retries_total") == 1
+        far.heal()
+    router.comes_to_rest()
+
+
+def test_a_replica_gone_while_it_works_is_noticed_although_nothing_is_on_its_way(patient, far):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def works(connection):
+        take_request(connection)
+        begun.set()
+        go_on.wait(30)
+
+    with Replica(works, far) as replica:
+        router = patient([replica.place], annotations=LONG, upstream_unacknowledged_ms=2000)
+        with ThreadPoolExecutor(1) as client:
+            asked = client.submit(router.ask)
+            assert begun.wait(10)
+            far.drop()
+            seen = asked.result(30)
+        # On a new connection it is not tried again: it may have been done.
+        assert (seen.status, seen.code) == (502, "ReplicaClosedConnection")
+        line = router.logged(seen.id)
+        assert (line["Outcome"], line["Attempts"]) == ("replica_reset", 1)
+        assert "upstream-unacknowledged-ms is 2000" in line["ErrorDetail"]
+        assert router.metric("scorefront_in_flight_requests") == 0
+        go_on.set()
+        far.heal()
+    router.comes_to_rest()
+
+
+def test_a_replica_that_is_slow_to_read_is_not_taken_for_gone(patient, far):
+    go_on = threading.Event()
+
+    def reads_late(connection):
+        connection.recv(1)
+        go_on.wait(30)
+        connection.sendall(answer(b"%d" % len(take_request(connection))))
+
+    with Replica(reads_late, far) as replica:
+        # Far less than the time until it reads.
+        router = patient([replica.place], annotations=LONG, upstream_unacknowledged_ms=500)
+        with ThreadPoolExecutor(1) as client:
+            asked = client.submit(router.ask, b"x" * (16 << 20))
+            time.sleep(3)
+            go_on.set()
+            seen = asked.result(30)
+        assert (seen.status, seen.body) == (200, b"%d" % (16 << 20))
+    router.comes_to_rest()
+
+
 def test_a_replica_gone_in_the_middle_of_its_answer_ends_in_a_broken_one(patient, far):
     begun, go_on = threading.Event(), threading.Event()
 

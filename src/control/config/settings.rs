@@ -218,6 +218,14 @@ pub const SETTINGS: &[Setting] = &[
         limits.upstream_idle_max,
         "Idle connections that one worker keeps to one replica."
     ),
+    millis!(
+        "upstream-unacknowledged-ms",
+        Replicas,
+        0,
+        300_000,
+        limits.upstream_unacknowledged,
+        "How long a replica may leave unacknowledged what was sent to it; then its connection is over, and another replica is tried where that is safe. While nothing is on its way, the kernel asks after each quarter of that, at least a second, whether it is still there. More than 32 KiB on their way are left to request-timeout-ms: the replica may only be slow to read. 0: as long as the kernel waits, a quarter of an hour or for ever."
+    ),
     number!(
         "max-abandoned-per-replica",
         Replicas,
@@ -252,5 +260,6 @@ pub const SETTINGS: &[Setting] = &[
     limits::SHARE,
     limits::BODY_RATE,
     limits::ANSWER_RATE,
+    limits::UNSENT,
     limits::IDLE_FRAMES,
 ];

@@ -104,3 +104,12 @@ pub(super) const IDLE_FRAMES: Setting = number!(
     limits.idle_frames_max,
     "HTTP/2 frames that move nothing (such as PING, SETTINGS, PRIORITY, RST_STREAM, WINDOW_UPDATE, empty DATA) that a client may send on one connection. Requests, bodies that are taken and answers that are sent allow more; with too many the connection is ended."
 );
+
+pub(super) const UNSENT: Setting = number!(
+    "max-unsent-bytes",
+    Clients,
+    4096,
+    4 << 20,
+    limits.unsent_max,
+    "Bytes of answers that the kernel takes for one client connection beyond what the client has room for. Less costs more system calls for long answers, more costs memory of the kernel for each client that reads slowly."
+);

@@ -1,0 +1,213 @@
+//! Replicas that are gone without a word: a node without power, a firewall that drops.
+//!
+//! TCP waits for such a peer for a quarter of an hour, and for ever where nothing is on its way. So the kernel is told how
+//! long what was sent to a replica may stay unacknowledged, and to ask whether it is still there while it is silent. Both
+//! end the connection like any other error does. A model that works for minutes is no matter: its node acknowledges.
+//!
+//! The kernel means more by the first: it also ends a connection whose peer acknowledges and has no room, as one that is
+//! slow to read a long body. That one is not gone. So while more is on its way than a peer takes unread, the limit is
+//! lifted; the request time-out ends the wait, as for any slow replica.
+
+use std::error::Error;
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::replica_tls::ReplicaSocket;
+use crate::core::limits::Limits;
+
+/// Whether the replica is still there is asked after this part of the time, and again after each further one: the last part
+/// is for the answer to the last question.
+const PARTS: u32 = 4;
+
+/// The kernel counts these times in whole seconds.
+const QUESTION_MIN: Duration = Duration::from_secs(1);
+
+/// So many bytes a peer has room for although nobody reads them: half of what Linux begins with.
+const ROOM: usize = 32 << 10;
+
+/// The limit on one connection.
+#[derive(Debug)]
+struct Silence {
+    limit: Duration,
+    /// Written since something was read.
+    unheard: usize,
+    is_lifted: bool,
+}
+
+impl Silence {
+    /// Zero leaves everything to the kernel.
+    fn begin(socket: &TcpStream, limit: Duration) -> Self {
+        if !limit.is_zero() {
+            let every = (limit / PARTS).max(QUESTION_MIN);
+            let questions = TcpKeepalive::new().with_time(every).with_interval(every).with_retries(PARTS - 1);
+            // Sandboxes may not know these options. Then a replica that vanished costs what it does without them.
+            let _ = SockRef::from(socket).set_tcp_keepalive(&questions);
+            bound(socket, limit);
+        }
+        Self { limit, unheard: 0, is_lifted: false }
+    }
+
+    fn wrote(&mut self, socket: &TcpStream, bytes: usize) {
+        self.unheard = self.unheard.saturating_add(bytes);
+        let lifts = self.unheard > ROOM;
+        if lifts != self.is_lifted && !self.limit.is_zero() {
+            self.is_lifted = lifts;
+            bound(socket, if lifts { Duration::ZERO } else { self.limit });
+        }
+    }
+
+    fn heard(&mut self) {
+        self.unheard = 0;
+    }
+}
+
+#[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "other kernels have no such limit"))]
+fn bound(socket: &TcpStream, limit: Duration) {
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(socket).set_tcp_user_timeout(Some(limit));
+}
+
+/// A connection to a replica with that limit.
+#[derive(Debug)]
+pub(super) struct Bounded {
+    io: ReplicaSocket,
+    silence: Silence,
+}
+
+impl Bounded {
+    pub(super) fn new(io: ReplicaSocket, limits: &Limits) -> Self {
+        let silence = Silence::begin(io.tcp(), limits.upstream_unacknowledged);
+        Self { io, silence }
+    }
+}
+
+impl AsyncRead for Bounded {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        this.silence.heard();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Bounded {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let bytes = ready!(Pin::new(&mut this.io).poll_write(cx, buf))?;
+        this.silence.wrote(this.io.tcp(), bytes);
+        Poll::Ready(Ok(bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let bytes = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, bufs))?;
+        this.silence.wrote(this.io.tcp(), bytes);
+        Poll::Ready(Ok(bytes))
+    }
+}
+
+/// The cause of an error, if it is one of these.
+pub(super) fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    let mut chain = std::iter::successors(Some(error), |&error| error.source());
+    let error = chain.find_map(|error| error.downcast_ref::<io::Error>())?;
+    // With a number: the kernel's. In place of silence it tells what was said of the address meanwhile, if anything.
+    let is_gone =
+        matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable);
+    (is_gone && error.raw_os_error().is_some()).then_some(error)
+}
+
+/// What to say of it.
+pub(super) fn describe(cause: &io::Error, limits: &Limits) -> String {
+    let limit = limits.upstream_unacknowledged.as_millis();
+    format!("what was sent to it stayed unacknowledged ({cause}); upstream-unacknowledged-ms is {limit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn socket() -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        TcpStream::connect(listener.local_addr().unwrap()).await.unwrap()
+    }
+
+    fn limit_of(socket: &TcpStream) -> Duration {
+        SockRef::from(socket).tcp_user_timeout().unwrap().unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn questions_and_answers_fit_into_the_limit() {
+        let seconds = Duration::from_secs;
+        for (limit, every) in [(seconds(4), seconds(1)), (seconds(40), seconds(10)), (seconds(1), seconds(1))] {
+            let socket = socket().await;
+            Silence::begin(&socket, limit);
+            let options = SockRef::from(&socket);
+            assert!(options.keepalive().unwrap());
+            assert_eq!(options.tcp_keepalive_time().unwrap(), every);
+            assert_eq!(options.tcp_keepalive_interval().unwrap(), every);
+            assert_eq!(options.tcp_keepalive_retries().unwrap(), 3);
+            assert_eq!(limit_of(&socket), limit);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_may_only_be_slow_to_read_has_no_limit_until_it_is_heard_of() {
+        let (socket, limit) = (socket().await, Duration::from_secs(4));
+        let mut silence = Silence::begin(&socket, limit);
+        for (bytes, holds) in [(ROOM, true), (1, false), (1, false)] {
+            silence.wrote(&socket, bytes);
+            assert_eq!(limit_of(&socket), if holds { limit } else { Duration::ZERO });
+        }
+        silence.heard();
+        silence.wrote(&socket, 1);
+        assert_eq!(limit_of(&socket), limit);
+    }
+
+    #[tokio::test]
+    async fn without_a_limit_the_kernel_decides() {
+        let socket = socket().await;
+        let mut silence = Silence::begin(&socket, Duration::ZERO);
+        silence.wrote(&socket, ROOM + 1);
+        silence.heard();
+        silence.wrote(&socket, 1);
+        assert!(!SockRef::from(&socket).keepalive().unwrap());
+        assert_eq!(limit_of(&socket), Duration::ZERO);
+    }
+
+    #[test]
+    fn only_silence_of_the_replica_is_one() {
+        // ETIMEDOUT, ENETUNREACH, EHOSTUNREACH; wrapped, as hyper does.
+        for code in [110, 101, 113] {
+            let error = anyhow::Error::new(io::Error::from_raw_os_error(code)).context("connection error");
+            let told = describe(cause(error.as_ref()).unwrap(), &Limits::default());
+            assert!(told.contains("upstream-unacknowledged-ms is 4000"), "{told}");
+        }
+        // ECONNRESET, and a time-out of the router's own.
+        assert!(cause(&io::Error::from_raw_os_error(104)).is_none());
+        assert!(cause(&io::Error::from(ErrorKind::TimedOut)).is_none());
+    }
+}
