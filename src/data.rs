@@ -40,5 +40,6 @@ pub(crate) mod timing;
 pub mod tls;
 pub(crate) mod tunnel;
 pub(crate) mod upload;
+pub(crate) mod upstream;
 pub(crate) mod watched;
 pub mod worker;

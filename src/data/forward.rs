@@ -11,12 +11,9 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::Response;
-use hyper::body::Incoming;
 use tokio::time::timeout_at;
 
 use super::admit;
@@ -25,9 +22,9 @@ use super::health::{is_our_shortage, is_without_descriptors, note_connect_failur
 use super::ledger::Ledger;
 use super::outgoing::Outgoing;
 use super::pending::{Busy, Lease, Pending};
-use super::pool::{self, Connector};
 use super::respond::Refused;
 use super::upload::Flaw;
+use super::upstream::{Answered, Cause, HeadFlaw, Upstream};
 use super::worker::Worker;
 use crate::core::outcome::Outcome;
 use crate::core::replica_tls::Wire;
@@ -38,9 +35,8 @@ use crate::core::state::AnswerFlaw;
 /// The head of an answer, with what it holds.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) response: Response<Incoming>,
+    pub(crate) answered: Answered,
     pub(crate) busy: Busy,
-    pub(crate) connector: Connector,
 }
 
 /// Why an attempt failed.
@@ -152,20 +148,20 @@ async fn attempt(
     let take = || worker.pool.take(replica.state.serial(), replica.address, &deployment.wire, now);
     let parked = if plan.may_reuse { take() } else { None };
     let counts = &worker.shared.vitals.connections;
-    let connector = match parked {
-        Some(connector) => {
+    let upstream = match parked {
+        Some(upstream) => {
             counts.upstream_reused.bump(worker.index);
-            connector
+            upstream
         }
         None => {
             let until = deadline.min(now + worker.limits().connect_timeout);
-            let connect = pool::connect(worker, replica.address, &deployment.wire);
+            let connect = Upstream::connect(worker, replica.address, &deployment.wire);
             match timeout_at(until.into(), connect).await {
-                Ok(Ok(connector)) => {
+                Ok(Ok(upstream)) => {
                     counts.upstream_opened.bump();
                     note_connect_success(worker, deployment, replica);
                     now = Instant::now();
-                    connector
+                    upstream
                 }
                 Ok(Err(error)) => return Err(Failure::Connect(lease, error)),
                 Err(_) if until == deadline => return Err(Failure::Deadline),
@@ -177,15 +173,13 @@ async fn attempt(
         }
     };
     bad.clear();
-    let reused = connector.reused;
-    let (read, before) = (connector.read(), connector.read().load(Ordering::Relaxed));
-    // What was sent on a new connection is not sent again; what could not be sent comes back.
-    let request = outgoing.request(reused && !plan.last && deployment.settings.retry_reused);
-    let mut pending = Pending::send(connector, request, Busy::new(lease, worker.clone()));
+    let reused = upstream.reused;
+    // What was sent on a new connection is not sent again.
+    let body = outgoing.body(reused && !plan.last && deployment.settings.retry_reused);
+    let mut pending = Pending::send(upstream, outgoing.take_head(), body, Busy::new(lease, worker.clone()));
     let reply = wait_for_reply(worker, &mut pending, ledger, now, deadline).await?;
-    let parts = pending.into_parts();
-    match (reply, parts) {
-        (Ok(response), (Some(busy), Some(connector))) => {
+    match (reply, pending.into_busy()) {
+        (Ok(answered), Some(busy)) => {
             ledger.record.answered = Some(Instant::now());
             if let Some(upload) = &outgoing.upload {
                 upload.settle();
@@ -194,26 +188,21 @@ async fn attempt(
                 // The request that was to try it had a connection left from before: this answer is the verdict.
                 note_connect_success(worker, deployment, busy.replica());
             }
-            Ok(Answer { response, busy, connector })
+            Ok(Answer { answered, busy })
         }
-        (Ok(_), _) => Err(Failure::Broke { stale: false, unsent: false, detail: "the slot was lost".to_owned() }),
-        (Err(mut error), (busy, _)) => {
-            let returned = error.take_message();
-            let unsent = returned.is_some();
-            if let Some(request) = returned {
-                outgoing.take_back(request);
-            }
-            if let Some(flaw) = flaw(error.error()) {
+        (Ok(_), None) => Err(Failure::Broke { stale: false, unsent: false, detail: "the slot was lost".to_owned() }),
+        (Err(broken), busy) => {
+            outgoing.head = broken.request;
+            if let Some(flaw) = flaw(&broken.cause) {
                 deployment.state.shard(worker.index).refuse_answer(flaw);
             }
-            let detail = describe(error.error());
             match busy {
-                Some(busy) if unsent => drop(busy.unused()),
+                Some(busy) if broken.is_unsent => drop(busy.unused()),
                 Some(busy) => busy.done(None, Instant::now()),
                 None => {}
             }
-            let silent = read.load(Ordering::Relaxed) == before;
-            Err(Failure::Broke { stale: reused && silent, unsent, detail })
+            let detail = describe(&broken.cause);
+            Err(Failure::Broke { stale: broken.is_stale, unsent: broken.is_unsent, detail })
         }
     }
 }
@@ -343,20 +332,26 @@ fn closed(deployment: &Deployment, detail: String) -> Refused {
 }
 
 /// What is wrong with the head of the answer, where it is that.
-fn flaw(error: &hyper::Error) -> Option<AnswerFlaw> {
-    let is_malformed = error.is_parse().then_some(AnswerFlaw::Malformed);
-    if error.is_parse_too_large() { Some(AnswerFlaw::TooLarge) } else { is_malformed }
+fn flaw(cause: &Cause) -> Option<AnswerFlaw> {
+    let Cause::Head(flaw) = cause else { return None };
+    Some(match flaw {
+        HeadFlaw::TooLarge => AnswerFlaw::TooLarge,
+        HeadFlaw::Malformed(_) => AnswerFlaw::Malformed,
+        HeadFlaw::TransferCoding => AnswerFlaw::TransferCoding,
+    })
 }
 
-fn describe(error: &hyper::Error) -> String {
-    use std::error::Error as _;
-    if error.is_parse_too_large() {
-        return "the head of its answer is over max-answer-head-bytes, or has more than 100 headers".to_owned();
+fn describe(cause: &Cause) -> String {
+    match cause {
+        Cause::Closed => "the connection ended before the head of its answer did".to_owned(),
+        Cause::Connection(error) => format!("the connection broke ({error})"),
+        Cause::Body(error) => error.to_string(),
+        Cause::Head(HeadFlaw::TooLarge) => {
+            "the head of its answer is over max-answer-head-bytes, or has more than 100 headers".to_owned()
+        }
+        Cause::Head(HeadFlaw::Malformed(what)) => format!("its answer is not valid HTTP ({what})"),
+        Cause::Head(HeadFlaw::TransferCoding) => "its answer has a transfer coding other than chunked".to_owned(),
     }
-    if error.is_parse() {
-        return format!("its answer is not valid HTTP ({error})");
-    }
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error} ({cause})"))
 }
 
 fn within_budget(worker: &Worker, deployment: &Deployment) -> bool {
