@@ -125,7 +125,8 @@ impl ReplicaBody {
     fn read_size(&self) -> usize {
         let grown = usize::try_from(self.passed / 4).unwrap_or(READ_MAX).min(READ_MAX);
         // One byte more than is to come: it would not belong to the answer.
-        let left = self.decoder.left().map_or(READ_MAX, |left| usize::try_from(left + 1).unwrap_or(READ_MAX));
+        let left =
+            self.decoder.left().map_or(READ_MAX, |left| usize::try_from(left.saturating_add(1)).unwrap_or(READ_MAX));
         grown.min(left).max(SMALL)
     }
 

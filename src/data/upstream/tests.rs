@@ -213,7 +213,7 @@ async fn what_is_read_grows_with_what_was_taken() {
     let call = Call::new(upstream, request(Method::GET), UploadBody::empty(), 4096);
     let (mut reader, mut headers) = (head::HeadReader::default(), HeaderMap::new());
     let expected = head::Expected::new(&Method::GET, 4096);
-    let bytes = Bytes::from_static(b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n");
+    let bytes = Bytes::from_static(b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n");
     let (head, rest) = reader.push(bytes, expected, &mut headers).unwrap().unwrap();
     let mut body = call.answer(head, rest).body;
     let sizes = [0, 1 << 10, 100 << 10, 200 << 10, 1 << 20, 1 << 30].map(|passed| body.read_size_after(passed));
