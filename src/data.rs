@@ -3,8 +3,8 @@
 //! Every worker is one thread with one runtime and owns what it needs: idle connections, log buffer, counters. What
 //! workers share is atomic and belongs to `core`. Files in the order in which a request meets them:
 //! `listen` hands sockets to workers, `proxied` reads who the client is, `tls` does the handshake, `connection` speaks
-//! HTTP on one, `exchange` carries one request through `auth`, `admit` and `forward`, and `respond` turns the end into
-//! an answer.
+//! HTTP on one, `exchange` carries one request through `auth`, `admit` and `forward`, which speaks to a replica by way of
+//! `upstream`, and `respond` turns the end into an answer.
 
 pub(crate) mod admit;
 pub(crate) mod auth;
@@ -40,6 +40,7 @@ pub(crate) mod timing;
 pub mod tls;
 pub(crate) mod tunnel;
 pub(crate) mod upload;
+pub(crate) mod upstream;
 mod vanished;
 pub(crate) mod watched;
 pub mod worker;

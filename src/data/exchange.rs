@@ -21,6 +21,7 @@ use super::outgoing::Outgoing;
 use super::respond::{self, Refused};
 use super::stream::{AnswerBody, Passing};
 use super::upload::{Upload, discard};
+use super::upstream::Answered;
 use super::{admit, auth, cors, entry, late, meter, mirror, redirect, tunnel};
 use crate::core::cors::Preflight;
 use crate::core::facts::Form;
@@ -28,7 +29,6 @@ use crate::core::outcome::Outcome;
 use crate::core::record::Record;
 use crate::core::route::{self, PathError, PublicPath, Wanted};
 use crate::core::snapshot::Deployment;
-use crate::core::state::AnswerFlaw;
 
 /// The public path of a request, once it is known to be one.
 struct Target<'a> {
@@ -338,44 +338,25 @@ async fn pass_on(
     route: &Route,
     mut ledger: Ledger,
 ) -> Response<AnswerBody> {
-    let Answer { response, busy, connector } = answer;
-    ledger.record.model_status = Some(response.status());
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return tunnel::open(link, parts, response, busy, route, ledger);
+    let Answer { answered, busy } = answer;
+    ledger.record.model_status = Some(answered.status);
+    if answered.status == StatusCode::SWITCHING_PROTOCOLS {
+        return tunnel::open(link, parts, answered, busy, route, ledger);
     }
-    let census = Census::of(response.headers());
-    if !headers::is_plainly_chunked(response.headers(), census) {
-        route.deployment.state.shard(link.worker.index).refuse_answer(AnswerFlaw::TransferCoding);
-        busy.done(None, Instant::now());
-        let message = "Replica closed connection before replying. Its answer has a transfer coding other than chunked.";
-        return respond::refuse(Refused::new(Outcome::ReplicaReset, message), ledger, false);
-    }
-    let (mut head, incoming) = response.into_parts();
-    headers::settle_length(&mut head.headers, census);
-    let closes = census.has(Kind::Connection) && asks_to_close(&head.headers);
-    let reusable = head.version == http::Version::HTTP_11 && !closes;
+    let Answered { status, mut headers, body } = answered;
+    let census = Census::of(&headers);
+    headers::settle_length(&mut headers, census);
     let server_timing = link.worker.limits().server_timing;
-    let status = respond::pass_on(head.status, &mut head.headers, census, &mut ledger.record, server_timing);
+    let status = respond::pass_on(status, &mut headers, census, &mut ledger.record, server_timing);
     ledger.record.status = Some(status);
     if let Some(marks) = &ledger.cors {
-        marks.put(&mut head.headers);
+        marks.put(&mut headers);
     }
-    let connector = Some(connector).filter(|_| reusable);
-    let passing = Passing::new(incoming, busy, connector, ledger, route.deployment.settings.request_timeout);
+    let passing = Passing::new(body, busy, ledger, route.deployment.settings.request_timeout);
     let mut response = Response::new(AnswerBody::passing(passing));
     *response.status_mut() = status;
-    *response.headers_mut() = head.headers;
+    *response.headers_mut() = headers;
     response
-}
-
-/// Whether the replica closes the connection after this answer.
-fn asks_to_close(headers: &HeaderMap) -> bool {
-    let says_so = |value: &HeaderValue| match value.as_bytes() {
-        b"close" => true,
-        b"keep-alive" => false,
-        others => others.windows(5).any(|word| word.eq_ignore_ascii_case(b"close")),
-    };
-    headers.get_all(http::header::CONNECTION).iter().any(says_so)
 }
 
 /// The record of a request that could not be read.

@@ -12,12 +12,9 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::Response;
-use hyper::body::Incoming;
 use tokio::time::timeout_at;
 
 use super::admit;
@@ -26,11 +23,12 @@ use super::health::{is_our_shortage, is_without_descriptors, note_connect_failur
 use super::ledger::Ledger;
 use super::outgoing::Outgoing;
 use super::pending::{Busy, Lease, Pending};
-use super::pool::{self, Connector};
 use super::respond::Refused;
 use super::upload::Flaw;
-use super::vanished;
+use super::upstream::{Answered, Cause, HeadFlaw, Upstream};
+use super::vanished::{self, is_silence};
 use super::worker::Worker;
+use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
 use crate::core::replica_tls::Wire;
 use crate::core::shares::Limit;
@@ -40,9 +38,8 @@ use crate::core::state::AnswerFlaw;
 /// The head of an answer, with what it holds.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) response: Response<Incoming>,
+    pub(crate) answered: Answered,
     pub(crate) busy: Busy,
-    pub(crate) connector: Connector,
 }
 
 /// Why an attempt failed.
@@ -154,20 +151,20 @@ async fn attempt(
     let take = || worker.pool.take(replica.state.serial(), replica.address, &deployment.wire, now);
     let parked = if plan.may_reuse { take() } else { None };
     let counts = &worker.shared.vitals.connections;
-    let connector = match parked {
-        Some(connector) => {
+    let upstream = match parked {
+        Some(upstream) => {
             counts.upstream_reused.bump(worker.index);
-            connector
+            upstream
         }
         None => {
             let until = deadline.min(now + worker.limits().connect_timeout);
-            let connect = pool::connect(worker, replica.address, &deployment.wire);
+            let connect = Upstream::connect(worker, replica.address, &deployment.wire);
             match timeout_at(until.into(), connect).await {
-                Ok(Ok(connector)) => {
+                Ok(Ok(upstream)) => {
                     counts.upstream_opened.bump();
                     note_connect_success(worker, deployment, replica);
                     now = Instant::now();
-                    connector
+                    upstream
                 }
                 Ok(Err(error)) => return Err(Failure::Connect(lease, error)),
                 Err(_) if until == deadline => return Err(Failure::Deadline),
@@ -179,15 +176,13 @@ async fn attempt(
         }
     };
     bad.clear();
-    let reused = connector.reused;
-    let (read, before) = (connector.read(), connector.read().load(Ordering::Relaxed));
-    // What was sent on a new connection is not sent again; what could not be sent comes back.
-    let request = outgoing.request(reused && !plan.last && deployment.settings.retry_reused);
-    let mut pending = Pending::send(connector, request, Busy::new(lease, worker.clone()));
+    let reused = upstream.reused;
+    // What was sent on a new connection is not sent again.
+    let body = outgoing.body(reused && !plan.last && deployment.settings.retry_reused);
+    let mut pending = Pending::send(upstream, outgoing.take_head(), body, Busy::new(lease, worker.clone()));
     let reply = wait_for_reply(worker, &mut pending, ledger, now, deadline).await?;
-    let parts = pending.into_parts();
-    match (reply, parts) {
-        (Ok(response), (Some(busy), Some(connector))) => {
+    match (reply, pending.into_busy()) {
+        (Ok(answered), Some(busy)) => {
             ledger.record.answered = Some(Instant::now());
             if let Some(upload) = &outgoing.upload {
                 upload.settle();
@@ -196,30 +191,25 @@ async fn attempt(
                 // The request that was to try it had a connection left from before: this answer is the verdict.
                 note_connect_success(worker, deployment, busy.replica());
             }
-            Ok(Answer { response, busy, connector })
+            Ok(Answer { answered, busy })
         }
-        (Ok(_), _) => Err(Failure::Broke { stale: false, unsent: false, detail: "the slot was lost".to_owned() }),
-        (Err(mut error), (busy, _)) => {
-            let returned = error.take_message();
-            let unsent = returned.is_some();
-            if let Some(request) = returned {
-                outgoing.take_back(request);
-            }
-            if let Some(flaw) = flaw(error.error()) {
+        (Ok(_), None) => Err(Failure::Broke { stale: false, unsent: false, detail: "the slot was lost".to_owned() }),
+        (Err(broken), busy) => {
+            outgoing.head = broken.request;
+            if let Some(flaw) = flaw(&broken.cause) {
                 deployment.state.shard(worker.index).refuse_answer(flaw);
             }
-            let gone = vanished::cause(error.error());
-            if let (Some(_), Some(busy)) = (gone, &busy) {
+            let is_gone = matches!(&broken.cause, Cause::Connection(error) if is_silence(error));
+            if is_gone && let Some(busy) = &busy {
                 note_connect_failure(worker, deployment, busy.replica());
             }
-            let detail = gone.map_or_else(|| describe(error.error()), |gone| vanished::describe(gone, worker.limits()));
             match busy {
-                Some(busy) if unsent => drop(busy.unused()),
+                Some(busy) if broken.is_unsent => drop(busy.unused()),
                 Some(busy) => busy.done(None, Instant::now()),
                 None => {}
             }
-            let silent = read.load(Ordering::Relaxed) == before;
-            Err(Failure::Broke { stale: reused && silent, unsent, detail })
+            let detail = describe(&broken.cause, worker.limits());
+            Err(Failure::Broke { stale: broken.is_stale, unsent: broken.is_unsent, detail })
         }
     }
 }
@@ -349,20 +339,27 @@ fn closed(deployment: &Deployment, detail: String) -> Refused {
 }
 
 /// What is wrong with the head of the answer, where it is that.
-fn flaw(error: &hyper::Error) -> Option<AnswerFlaw> {
-    let is_malformed = error.is_parse().then_some(AnswerFlaw::Malformed);
-    if error.is_parse_too_large() { Some(AnswerFlaw::TooLarge) } else { is_malformed }
+fn flaw(cause: &Cause) -> Option<AnswerFlaw> {
+    let Cause::Head(flaw) = cause else { return None };
+    Some(match flaw {
+        HeadFlaw::TooLarge => AnswerFlaw::TooLarge,
+        HeadFlaw::Malformed(_) => AnswerFlaw::Malformed,
+        HeadFlaw::TransferCoding => AnswerFlaw::TransferCoding,
+    })
 }
 
-fn describe(error: &hyper::Error) -> String {
-    use std::error::Error as _;
-    if error.is_parse_too_large() {
-        return "the head of its answer is over max-answer-head-bytes, or has more than 100 headers".to_owned();
+fn describe(cause: &Cause, limits: &Limits) -> String {
+    match cause {
+        Cause::Closed => "the connection ended before the head of its answer did".to_owned(),
+        Cause::Connection(error) if is_silence(error) => vanished::describe(error, limits),
+        Cause::Connection(error) => format!("the connection broke ({error})"),
+        Cause::Body(error) => error.to_string(),
+        Cause::Head(HeadFlaw::TooLarge) => {
+            "the head of its answer is over max-answer-head-bytes, or has more than 100 headers".to_owned()
+        }
+        Cause::Head(HeadFlaw::Malformed(what)) => format!("its answer is not valid HTTP ({what})"),
+        Cause::Head(HeadFlaw::TransferCoding) => "its answer has a transfer coding other than chunked".to_owned(),
     }
-    if error.is_parse() {
-        return format!("its answer is not valid HTTP ({error})");
-    }
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error} ({cause})"))
 }
 
 fn within_budget(worker: &Worker, deployment: &Deployment) -> bool {

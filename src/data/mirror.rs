@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::StatusCode;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
@@ -18,8 +18,8 @@ use super::health::{is_our_shortage, note_connect_failure, note_connect_success}
 use super::ledger::Ledger;
 use super::outgoing::Outgoing;
 use super::pending::{Busy, Lease, Pending, Unread};
-use super::pool;
 use super::upload::{Upload, UploadBody};
+use super::upstream::{RequestHead, Upstream};
 use super::worker::Worker;
 use crate::core::count::micros;
 use crate::core::replica_tls::Wire;
@@ -30,7 +30,7 @@ use crate::core::state::MirrorShard;
 struct Copy {
     worker: Arc<Worker>,
     deployment: Arc<Deployment>,
-    request: Request<()>,
+    request: RequestHead,
     upload: Option<Upload>,
     primary: oneshot::Receiver<StatusCode>,
 }
@@ -54,10 +54,7 @@ pub(crate) fn start(worker: &Arc<Worker>, outgoing: &Outgoing, ledger: &mut Ledg
         deployment.state.shard(worker.index).mirror.skipped.bump();
         return;
     }
-    let mut request = Request::new(());
-    *request.method_mut() = outgoing.method.clone();
-    *request.uri_mut() = outgoing.target.clone();
-    *request.headers_mut() = outgoing.headers.clone();
+    let request = outgoing.head.clone();
     if let Some(upload) = &outgoing.upload {
         upload.copy(limits.mirror_bytes_max);
     }
@@ -107,14 +104,14 @@ impl Copy {
         let replica = lease.replica().clone();
         let wire = &self.deployment.wire;
         let parked = self.worker.pool.take(replica.state.serial(), replica.address, wire, Instant::now());
-        let connector = match parked {
-            Some(connector) => connector,
+        let upstream = match parked {
+            Some(upstream) => upstream,
             None => {
-                let connect = pool::connect(&self.worker, replica.address, wire);
+                let connect = Upstream::connect(&self.worker, replica.address, wire);
                 match tokio::time::timeout(self.worker.limits().connect_timeout, connect).await {
-                    Ok(Ok(connector)) => {
+                    Ok(Ok(upstream)) => {
                         note_connect_success(&self.worker, &self.deployment, &replica);
-                        connector
+                        upstream
                     }
                     Ok(Err(error)) if is_our_shortage(&error) => return None,
                     Ok(Err(_)) | Err(_) => {
@@ -124,17 +121,16 @@ impl Copy {
                 }
             }
         };
-        let request = std::mem::take(&mut self.request).map(|()| UploadBody::whole(body));
-        let mut pending = Pending::send(connector, request, Busy::new(lease, self.worker.clone()));
+        let (request, body) = (std::mem::take(&mut self.request), UploadBody::whole(body));
+        let mut pending = Pending::send(upstream, request, body, Busy::new(lease, self.worker.clone()));
         let reply = poll_fn(|cx| pending.poll(cx)).await?;
-        let (busy, _) = pending.into_parts();
-        let Ok(response) = reply else {
-            busy?.done(None, Instant::now());
+        let busy = pending.into_busy()?;
+        let Ok(answered) = reply else {
+            busy.done(None, Instant::now());
             return None;
         };
-        let status = response.status();
-        let rest = Unread::new(busy?, response.into_body());
-        rest.drain().await.then_some(status)
+        let status = answered.status;
+        Unread::new(busy, answered.body).drain().await.then_some(status)
     }
 
     async fn count(&mut self, counts: &MirrorShard, status: StatusCode, started: Instant) {

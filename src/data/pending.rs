@@ -4,19 +4,15 @@
 //! in its backlog and time-outs cascade. So a slot in use is never simply dropped: it is `done`, or it is abandoned,
 //! and then a task of its own waits for the replica to answer, to close, or for ten request time-outs to pass.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use http::{Request, Response};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 
-use super::pool::Connector;
 use super::upload::UploadBody;
+use super::upstream::{Answered, Broken, Call, ReplicaBody, RequestHead, Upstream};
 use super::worker::Worker;
 use crate::core::facts::OnAbandon;
 use crate::core::snapshot::{Deployment, Replica};
@@ -65,11 +61,11 @@ impl Busy {
     }
 
     /// The replica is done with the request; its connection may be used again.
-    pub(crate) fn done(self, connector: Option<Connector>, now: Instant) {
+    pub(crate) fn done(self, upstream: Option<Upstream>, now: Instant) {
         self.lease.deployment.state.shard(self.worker.index).completed.bump();
         self.lease.replica.state.requests.bump();
-        if let Some(connector) = connector {
-            self.worker.pool.park(self.lease.replica.state.serial(), connector, now);
+        if let Some(upstream) = upstream {
+            self.worker.pool.park(self.lease.replica.state.serial(), upstream, now);
         }
     }
 
@@ -79,9 +75,9 @@ impl Busy {
     }
 
     /// Nobody wants the rest of the answer.
-    pub(crate) fn abandon_body(self, mut incoming: Incoming) {
+    pub(crate) fn abandon_body(self, mut body: ReplicaBody) {
         self.abandon(async move {
-            drain(&mut incoming).await;
+            drain(&mut body).await;
         });
     }
 
@@ -106,8 +102,8 @@ impl Busy {
 }
 
 /// Reads to the end. Says whether it came.
-async fn drain(incoming: &mut Incoming) -> bool {
-    while let Some(frame) = incoming.frame().await {
+async fn drain(body: &mut ReplicaBody) -> bool {
+    while let Some(frame) = body.frame().await {
         if frame.is_err() {
             return false;
         }
@@ -117,17 +113,17 @@ async fn drain(incoming: &mut Incoming) -> bool {
 
 /// An answer whose body nobody wants, for as long as the replica works on it. Dropping it abandons the slot.
 #[derive(Debug)]
-pub(crate) struct Unread(Option<(Busy, Incoming)>);
+pub(crate) struct Unread(Option<(Busy, ReplicaBody)>);
 
 impl Unread {
-    pub(crate) fn new(busy: Busy, incoming: Incoming) -> Self {
-        Self(Some((busy, incoming)))
+    pub(crate) fn new(busy: Busy, body: ReplicaBody) -> Self {
+        Self(Some((busy, body)))
     }
 
     /// Reads to the end and gives the slot back. Says whether the end came.
     pub(crate) async fn drain(mut self) -> bool {
-        let Some((_, incoming)) = &mut self.0 else { return false };
-        let whole = drain(incoming).await;
+        let Some((_, body)) = &mut self.0 else { return false };
+        let whole = drain(body).await;
         if let Some((busy, _)) = self.0.take() {
             busy.done(None, Instant::now());
         }
@@ -137,58 +133,57 @@ impl Unread {
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        if let Some((busy, incoming)) = self.0.take() {
-            busy.abandon_body(incoming);
+        if let Some((busy, body)) = self.0.take() {
+            busy.abandon_body(body);
         }
     }
 }
 
 /// What sending a request comes to.
-pub(crate) type Reply = Result<Response<Incoming>, TrySendError<Request<UploadBody>>>;
+pub(crate) type Reply = Result<Answered, Box<Broken>>;
 
 /// A request that was sent and not answered yet. Dropping it abandons the slot.
+#[derive(Debug)]
 pub(crate) struct Pending {
-    reply: Option<Pin<Box<dyn Future<Output = Reply> + Send>>>,
+    call: Option<Call>,
     busy: Option<Busy>,
-    /// Kept alive: hyper closes the connection when nobody can send on it any more.
-    connector: Option<Connector>,
 }
 
 impl Pending {
-    /// Sends the request on this connection.
-    pub(crate) fn send(mut connector: Connector, request: Request<UploadBody>, busy: Busy) -> Self {
-        let reply = Box::pin(connector.sender.try_send_request(request));
-        Self { reply: Some(reply), busy: Some(busy), connector: Some(connector) }
+    /// Sends the request on this connection, as this is polled.
+    pub(crate) fn send(upstream: Upstream, request: RequestHead, body: UploadBody, busy: Busy) -> Self {
+        let head_bytes_max = busy.worker.limits().answer_head_bytes_max;
+        Self { call: Some(Call::new(upstream, request, body, head_bytes_max)), busy: Some(busy) }
     }
 
+    /// The reply, once.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Reply>> {
-        let Some(reply) = &mut self.reply else { return Poll::Ready(None) };
-        match reply.as_mut().poll(cx) {
-            Poll::Ready(done) => {
-                self.reply = None;
-                Poll::Ready(Some(done))
-            }
-            Poll::Pending => Poll::Pending,
-        }
+        let Some(call) = &mut self.call else { return Poll::Ready(None) };
+        let result = ready!(call.poll(cx));
+        let reply = self.call.take().map(|call| match result {
+            Ok((head, start)) => Ok(call.answer(head, start)),
+            Err(cause) => Err(Box::new(call.broken(cause))),
+        });
+        Poll::Ready(reply)
     }
 
-    /// After the reply: slot and connection.
-    pub(crate) fn into_parts(mut self) -> (Option<Busy>, Option<Connector>) {
-        (self.busy.take(), self.connector.take())
+    /// After the reply: the slot.
+    pub(crate) fn into_busy(mut self) -> Option<Busy> {
+        self.busy.take()
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if let (Some(reply), Some(busy)) = (self.reply.take(), self.busy.take()) {
-            let connector = self.connector.take();
-            busy.abandon(async move {
-                let answer = reply.await;
-                if let Ok(answer) = answer {
-                    drain(&mut answer.into_body()).await;
-                }
-                drop(connector);
-            });
+        let (Some(mut call), Some(busy)) = (self.call.take(), self.busy.take()) else { return };
+        // Of a request that was not sent the replica knows nothing: its slot is as it was.
+        if call.is_unsent() {
+            return;
         }
+        busy.abandon(async move {
+            if let Ok((head, start)) = poll_fn(|cx| call.poll(cx)).await {
+                drain(&mut call.answer(head, start).body).await;
+            }
+        });
     }
 }

@@ -12,12 +12,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep_until};
 
 use super::ledger::{Ledger, Open};
 use super::pending::Busy;
-use super::pool::Connector;
+use super::upstream::ReplicaBody;
 use crate::core::outcome::Outcome;
 
 /// See the head of the file.
@@ -35,108 +35,125 @@ enum Kind {
 /// An answer on its way through.
 #[derive(Debug)]
 pub(crate) struct Passing {
-    /// `None` once it is over.
-    pub(crate) incoming: Option<Incoming>,
+    /// `None` once it broke off.
+    body: Option<ReplicaBody>,
     /// The slot, until the last byte came.
-    pub(crate) busy: Option<Busy>,
-    /// The connection, if it may be used again.
-    pub(crate) connector: Option<Connector>,
-    pub(crate) ledger: Open,
+    busy: Option<Busy>,
+    ledger: Open,
     /// Longest silence.
-    pub(crate) silence_max: Duration,
-    silence: Option<Pin<Box<Sleep>>>,
-    /// Whether bytes came since the alarm was set.
-    moved: bool,
+    silence_max: Duration,
+    /// Rings when the replica was silent for so long, or before.
+    alarm: Option<Pin<Box<Sleep>>>,
+    /// Since when it is silent; `None` while bytes come.
+    silent_since: Option<tokio::time::Instant>,
+    /// Whether so much was handed on that it is to go out before more is read.
+    is_ahead: bool,
+    /// That it broke, which is told when what came before is out.
+    failure: Option<io::Error>,
 }
 
+const BROKE_OFF: &str = "the replica broke off its answer";
+const SILENT: &str = "the replica was silent for longer than request-timeout-ms";
+
+/// So large a piece goes out before another is read: so little waits for the client, and its memory is used again.
+const LARGE: usize = 32 << 10;
+
 impl Passing {
-    pub(crate) fn new(
-        incoming: Incoming,
-        busy: Busy,
-        connector: Option<Connector>,
-        ledger: Ledger,
-        silence_max: Duration,
-    ) -> Self {
-        let ledger = Open::new(ledger);
-        Self { incoming: Some(incoming), busy: Some(busy), connector, ledger, silence_max, silence: None, moved: true }
+    pub(crate) fn new(body: ReplicaBody, busy: Busy, ledger: Ledger, silence_max: Duration) -> Self {
+        let (body, busy, ledger) = (Some(body), Some(busy), Open::new(ledger));
+        Self { body, busy, ledger, silence_max, alarm: None, silent_since: None, is_ahead: false, failure: None }
     }
 
-    fn finish(&mut self) {
-        self.incoming = None;
-        self.silence = None;
-        let now = Instant::now();
-        self.ledger.note(|ledger| _ = ledger.record.finished.get_or_insert(now));
+    /// The replica is done, if it is: all of the answer is here, though the client may have nothing of it.
+    fn finish_if_whole(&mut self) {
+        let Some(body) = self.body.as_mut().filter(|body| body.is_whole()) else { return };
         if let Some(busy) = self.busy.take() {
-            busy.done(self.connector.take(), now);
+            let now = Instant::now();
+            self.alarm = None;
+            self.ledger.note(|ledger| _ = ledger.record.finished.get_or_insert(now));
+            busy.done(body.take_upstream(), now);
         }
     }
 
     /// The replica is to blame: its connection is gone, and so is whatever it was working on.
-    fn break_off(&mut self, detail: &'static str) -> io::Error {
+    fn break_off(&mut self, detail: &'static str, silent: bool) -> io::Error {
         self.ledger.note(|ledger| {
             ledger.conclude(Outcome::StreamBroken);
             ledger.record.detail = Some(detail.into());
             ledger.record.finished.get_or_insert_with(Instant::now);
             ledger.break_connection();
         });
-        self.connector = None;
-        let silent = self.silence.as_ref().is_some_and(|alarm| alarm.is_elapsed());
-        if let (Some(busy), Some(incoming)) = (self.busy.take(), self.incoming.take()) {
+        if let (Some(busy), Some(body)) = (self.busy.take(), self.body.take()) {
             // A silent replica may still be working; one that broke the connection is not.
-            if silent { busy.abandon_body(incoming) } else { busy.done(None, Instant::now()) }
+            if silent { busy.abandon_body(body) } else { busy.done(None, Instant::now()) }
         }
         io::Error::other(detail)
     }
 
+    /// The alarm is not set anew for each piece, which costs more than a look at the clock.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = |max: Duration| tokio::time::Instant::now() + max;
-        let alarm = self.silence.get_or_insert_with(|| Box::pin(sleep_until(deadline(self.silence_max))));
-        if std::mem::take(&mut self.moved) {
-            alarm.as_mut().reset(deadline(self.silence_max));
+        let since = *self.silent_since.get_or_insert_with(tokio::time::Instant::now);
+        let until = since + self.silence_max;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        while alarm.as_mut().poll(cx).is_ready() {
+            if alarm.deadline() >= until {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(until);
         }
-        alarm.as_mut().poll(cx)
+        Poll::Pending
+    }
+
+    fn is_over(&self) -> bool {
+        self.failure.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         if self.ledger.holds_back(cx) {
             return Poll::Pending;
         }
-        match Pin::new(&mut *incoming).poll_frame(cx) {
+        if std::mem::take(&mut self.is_ahead) {
+            return let_out(cx);
+        }
+        let Some(body) = &mut self.body else { return Poll::Ready(self.failure.take().map(Err)) };
+        match Pin::new(body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.moved = true;
+                self.silent_since = None;
                 if let Some(chunk) = frame.data_ref() {
+                    self.is_ahead = chunk.len() >= LARGE;
                     self.ledger.note(|ledger| ledger.record.answer_bytes += chunk.len() as u64);
                 }
-                // Trailers are the last frame, and whoever takes them asks for no more.
-                if frame.is_trailers() || incoming.is_end_stream() {
-                    self.finish();
-                }
+                self.finish_if_whole();
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
-                self.finish();
+                self.finish_if_whole();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(self.break_off("the replica broke off its answer")))),
-            Poll::Pending => match self.poll_silence(cx) {
-                Poll::Ready(()) => {
-                    Poll::Ready(Some(Err(self.break_off("the replica was silent for longer than request-timeout-ms"))))
-                }
-                Poll::Pending => Poll::Pending,
-            },
+            Poll::Ready(Some(Err(_))) => {
+                self.failure = Some(self.break_off(BROKE_OFF, false));
+                let_out(cx)
+            }
+            Poll::Pending => self.poll_silence(cx).map(|()| Some(Err(self.break_off(SILENT, true)))),
         }
     }
 }
 
+/// Goes on in the next turn. Meanwhile the connection writes what it has.
+fn let_out<T>(cx: &Context<'_>) -> Poll<T> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
 impl Drop for Passing {
     fn drop(&mut self) {
-        if let (Some(busy), Some(incoming)) = (self.busy.take(), self.incoming.take()) {
-            self.ledger.note(|ledger| {
-                ledger.conclude(Outcome::ClientGone);
-                ledger.record.finished.get_or_insert_with(Instant::now);
-            });
-            busy.abandon_body(incoming);
+        let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
+        self.ledger.note(|ledger| {
+            ledger.conclude(Outcome::ClientGone);
+            ledger.record.finished.get_or_insert_with(Instant::now);
+        });
+        if let Some(busy) = self.busy.take() {
+            busy.abandon_body(body);
         }
     }
 }
@@ -155,9 +172,7 @@ impl AnswerBody {
 
     /// Of an answer that comes from a replica.
     pub(crate) fn passing(mut passing: Passing) -> Self {
-        if passing.incoming.as_ref().is_none_or(Body::is_end_stream) {
-            passing.finish();
-        }
+        passing.finish_if_whole();
         Self(Kind::Replica(Box::new(passing)))
     }
 
@@ -187,7 +202,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Local { bytes, .. } => bytes.is_empty(),
-            Kind::Replica(passing) => passing.incoming.is_none(),
+            Kind::Replica(passing) => passing.is_over(),
         }
     }
 
@@ -195,7 +210,8 @@ impl Body for AnswerBody {
         match &self.0 {
             Kind::Local { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
             Kind::Replica(passing) => {
-                passing.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+                // Of one that broke nothing is known.
+                passing.body.as_ref().map_or_else(SizeHint::new, Body::size_hint)
             }
         }
     }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Response;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
-use http::{Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::sync::watch;
+use tokio::time::Timeout;
 
 use super::connection::Guard;
 use super::counted::Counted;
@@ -22,8 +23,10 @@ use super::headers::{self, Census};
 use super::ledger::Ledger;
 use super::link::Link;
 use super::pending::Busy;
+use super::replica_tls::ReplicaSocket;
 use super::respond::{self, Refused};
 use super::stream::AnswerBody;
+use super::upstream::Answered;
 use super::worker::Phase;
 use crate::core::outcome::Outcome;
 use crate::core::state::AnswerFlaw;
@@ -32,17 +35,18 @@ use crate::core::state::AnswerFlaw;
 pub(crate) fn open(
     link: &Arc<Link>,
     mut parts: http::request::Parts,
-    mut response: Response<Incoming>,
+    answered: Answered,
     busy: Busy,
     route: &Route,
     mut ledger: Ledger,
 ) -> Response<AnswerBody> {
+    let Answered { status, mut headers, body } = answered;
     let agreed = |asked: &HeaderValue| {
-        let protocol = response.headers().get(UPGRADE);
+        let protocol = headers.get(UPGRADE);
         protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(asked.as_bytes()))
     };
     let (client, protocol) = (parts.extensions.remove::<OnUpgrade>(), route.upgrade.clone().filter(agreed));
-    let (Some(client), Some(protocol)) = (client, protocol) else {
+    let (Some(client), Some(protocol), Some(replica)) = (client, protocol, body.into_socket()) else {
         busy.done(None, std::time::Instant::now());
         route.deployment.state.shard(link.worker.index).refuse_answer(AnswerFlaw::Upgrade);
         let refused = Refused::new(
@@ -51,45 +55,49 @@ pub(crate) fn open(
         );
         return respond::refuse(refused, ledger, false);
     };
-    let replica = hyper::upgrade::on(&mut response);
-    let census = Census::of(response.headers());
-    headers::remove_hop_by_hop(response.headers_mut(), census);
-    headers::identify(response.headers_mut(), census, &ledger.record);
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    response.headers_mut().insert(UPGRADE, protocol);
-    ledger.record.status = Some(StatusCode::SWITCHING_PROTOCOLS);
+    let census = Census::of(&headers);
+    headers::remove_hop_by_hop(&mut headers, census);
+    headers::identify(&mut headers, census, &ledger.record);
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+    ledger.record.status = Some(status);
     let (idle, patience) = (link.worker.limits().tunnel_idle, link.worker.limits().head_timeout);
     let guard = Guard::new(link.worker.clone());
     let phases = link.worker.shared.phase.clone();
-    let upgraded = async move {
-        let both = async { tokio::try_join!(client, replica) };
-        tokio::time::timeout(patience, both).await.ok()?.ok()
-    };
     tokio::spawn(async move {
-        carry(upgraded, idle, phases, &mut ledger).await;
+        carry(tokio::time::timeout(patience, client), replica, idle, phases, &mut ledger).await;
         busy.done(None, std::time::Instant::now());
         drop((ledger, guard));
     });
-    response.map(|_| AnswerBody::unrecorded(bytes::Bytes::new()))
+    let mut response = Response::new(AnswerBody::unrecorded(Bytes::new()));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
 }
 
 async fn carry(
-    upgraded: impl Future<Output = Option<(Upgraded, Upgraded)>>,
+    client: Timeout<OnUpgrade>,
+    (replica, early): (ReplicaSocket, Bytes),
     idle: Duration,
     mut phases: watch::Receiver<Phase>,
     ledger: &mut Ledger,
 ) {
-    let Some((client, replica)) = upgraded.await else {
+    let Ok(Ok(client)) = client.await else {
         ledger.record.detail = Some("the connection did not change protocols within head-timeout-ms".into());
         ledger.conclude(Outcome::ClientGone);
         return;
     };
-    let (up, down) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (up, down) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(early.len() as u64)));
     let mut client = Counted::new(TokioIo::new(client), up.clone());
-    let mut replica = Counted::new(TokioIo::new(replica), down.clone());
+    let mut replica = Counted::new(replica, down.clone());
     let moved = || up.load(Ordering::Relaxed) + down.load(Ordering::Relaxed);
+    let both = async {
+        // What came with the 101.
+        client.write_all(&early).await?;
+        copy_bidirectional(&mut client, &mut replica).await
+    };
     tokio::select! {
-        done = copy_bidirectional(&mut client, &mut replica) => {
+        done = both => {
             ledger.conclude(if done.is_ok() { Outcome::Served } else { Outcome::StreamBroken });
         }
         () = silent_for(idle, moved) => {

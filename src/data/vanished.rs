@@ -8,17 +8,12 @@
 //! slow to read a long body. That one is not gone. So while more is on its way than a peer takes unread, the limit is
 //! lifted; the request time-out ends the wait, as for any slow replica.
 
-use std::error::Error;
-use std::io::{self, ErrorKind, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::replica_tls::ReplicaSocket;
 use crate::core::limits::Limits;
 
 /// Whether the replica is still there is asked after this part of the time, and again after each further one: the last part
@@ -33,7 +28,7 @@ const ROOM: usize = 32 << 10;
 
 /// The limit on one connection.
 #[derive(Debug)]
-struct Silence {
+pub(super) struct Silence {
     limit: Duration,
     /// Written since something was read.
     unheard: usize,
@@ -42,7 +37,7 @@ struct Silence {
 
 impl Silence {
     /// Zero leaves everything to the kernel.
-    fn begin(socket: &TcpStream, limit: Duration) -> Self {
+    pub(super) fn begin(socket: &TcpStream, limit: Duration) -> Self {
         if !limit.is_zero() {
             let every = (limit / PARTS).max(QUESTION_MIN);
             let questions = TcpKeepalive::new().with_time(every).with_interval(every).with_retries(PARTS - 1);
@@ -53,17 +48,25 @@ impl Silence {
         Self { limit, unheard: 0, is_lifted: false }
     }
 
-    fn wrote(&mut self, socket: &TcpStream, bytes: usize) {
+    pub(super) fn wrote(&mut self, socket: &TcpStream, bytes: usize) {
         self.unheard = self.unheard.saturating_add(bytes);
-        let lifts = self.unheard > ROOM;
+        self.set_lifted(socket, self.unheard > ROOM);
+    }
+
+    pub(super) fn heard(&mut self) {
+        self.unheard = 0;
+    }
+
+    /// From now on only the questions end it.
+    pub(super) fn lift(&mut self, socket: &TcpStream) {
+        self.set_lifted(socket, true);
+    }
+
+    fn set_lifted(&mut self, socket: &TcpStream, lifts: bool) {
         if lifts != self.is_lifted && !self.limit.is_zero() {
             self.is_lifted = lifts;
             bound(socket, if lifts { Duration::ZERO } else { self.limit });
         }
-    }
-
-    fn heard(&mut self) {
-        self.unheard = 0;
     }
 }
 
@@ -73,75 +76,18 @@ fn bound(socket: &TcpStream, limit: Duration) {
     let _ = SockRef::from(socket).set_tcp_user_timeout(Some(limit));
 }
 
-/// A connection to a replica with that limit.
-#[derive(Debug)]
-pub(super) struct Bounded {
-    io: ReplicaSocket,
-    silence: Silence,
-}
-
-impl Bounded {
-    pub(super) fn new(io: ReplicaSocket, limits: &Limits) -> Self {
-        let silence = Silence::begin(io.tcp(), limits.upstream_unacknowledged);
-        Self { io, silence }
-    }
-}
-
-impl AsyncRead for Bounded {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        this.silence.heard();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Bounded {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let bytes = ready!(Pin::new(&mut this.io).poll_write(cx, buf))?;
-        this.silence.wrote(this.io.tcp(), bytes);
-        Poll::Ready(Ok(bytes))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let bytes = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, bufs))?;
-        this.silence.wrote(this.io.tcp(), bytes);
-        Poll::Ready(Ok(bytes))
-    }
-}
-
-/// The cause of an error, if it is one of these.
-pub(super) fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
-    let mut chain = std::iter::successors(Some(error), |&error| error.source());
-    let error = chain.find_map(|error| error.downcast_ref::<io::Error>())?;
+/// Whether a connection ended for this reason.
+pub(super) fn is_silence(error: &io::Error) -> bool {
     // With a number: the kernel's. In place of silence it tells what was said of the address meanwhile, if anything.
     let is_gone =
         matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable);
-    (is_gone && error.raw_os_error().is_some()).then_some(error)
+    is_gone && error.raw_os_error().is_some()
 }
 
 /// What to say of it.
-pub(super) fn describe(cause: &io::Error, limits: &Limits) -> String {
+pub(super) fn describe(error: &io::Error, limits: &Limits) -> String {
     let limit = limits.upstream_unacknowledged.as_millis();
-    format!("what was sent to it stayed unacknowledged ({cause}); upstream-unacknowledged-ms is {limit}")
+    format!("what was sent to it stayed unacknowledged ({error}); upstream-unacknowledged-ms is {limit}")
 }
 
 #[cfg(test)]
@@ -200,14 +146,15 @@ mod tests {
 
     #[test]
     fn only_silence_of_the_replica_is_one() {
-        // ETIMEDOUT, ENETUNREACH, EHOSTUNREACH; wrapped, as hyper does.
+        // ETIMEDOUT, ENETUNREACH, EHOSTUNREACH.
         for code in [110, 101, 113] {
-            let error = anyhow::Error::new(io::Error::from_raw_os_error(code)).context("connection error");
-            let told = describe(cause(error.as_ref()).unwrap(), &Limits::default());
+            let error = io::Error::from_raw_os_error(code);
+            assert!(is_silence(&error));
+            let told = describe(&error, &Limits::default());
             assert!(told.contains("upstream-unacknowledged-ms is 4000"), "{told}");
         }
         // ECONNRESET, and a time-out of the router's own.
-        assert!(cause(&io::Error::from_raw_os_error(104)).is_none());
-        assert!(cause(&io::Error::from(ErrorKind::TimedOut)).is_none());
+        assert!(!is_silence(&io::Error::from_raw_os_error(104)));
+        assert!(!is_silence(&io::Error::from(ErrorKind::TimedOut)));
     }
 }

@@ -24,6 +24,7 @@ use crate::core::token::{self, KeySet, Rules};
 use crate::core::x509::Certificate;
 use crate::data::headers::{self, Census};
 
+mod answer;
 mod forged;
 mod message;
 mod stack;
@@ -50,6 +51,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "forged", run: forged::forged },
     Target { name: "arrival", run: talk::arrival },
     Target { name: "errors", run: talk::errors },
+    Target { name: "answer", run: answer::answer },
 ];
 
 /// A path that is taken means the same to whoever decodes it: no way out of its endpoint, no hidden separator.

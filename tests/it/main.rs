@@ -7,6 +7,7 @@ mod changes;
 mod cors;
 mod downgrade;
 mod drain;
+mod early;
 mod h2_floods;
 mod hostile;
 mod limits;

@@ -83,7 +83,7 @@ fn sessions_are_remembered_for_so_many_addresses_and_no_more() {
 async fn a_replica_that_reads_nothing_more_does_not_keep_the_socket() {
     let (replica, counts) = (replica().await, ReplicaHandshakeCounts::default());
     let (ours, mut theirs) = connect(&replica, &counts).await;
-    let mut socket = ReplicaSocket::Tls(Box::new(ours.unwrap()));
+    let mut socket = ReplicaSocket::tls(ours.unwrap());
     let piece = vec![0; 64 << 10];
     let mut sent = 0;
     let write = |socket: &mut ReplicaSocket| {

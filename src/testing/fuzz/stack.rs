@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -22,9 +22,10 @@ use crate::core::snapshot::{Access, Deployment, Endpoint, Replica, Snapshot};
 use crate::core::split::Split;
 use crate::core::state::{DeploymentState, RefusalState};
 use crate::core::vitals::Vitals;
+use crate::data::connection;
 use crate::data::replica_tls::ReplicaSocket;
+use crate::data::upstream::Upstream;
 use crate::data::worker::{Phase, Shared, Worker};
-use crate::data::{connection, pool};
 use crate::ops::access_log::{AccessLog, LogTarget};
 
 /// Turns of the runtime in which every task had its go, and after which a piece was seen.
@@ -72,8 +73,8 @@ pub(super) fn converse(pieces: &[&[u8]], reply: Reply<'_>) -> Said {
         for _ in 0..most {
             let (ours, theirs) = pair();
             let socket = ReplicaSocket::Plain(ours);
-            let connector = pool::speak(&worker, socket, replica.address, None).await.expect("a connection");
-            worker.pool.park(replica.state.serial(), connector, Instant::now());
+            let upstream = Upstream::new(socket, replica.address, None, Duration::ZERO);
+            worker.pool.park(replica.state.serial(), upstream, Instant::now());
             let raw = if let Reply::Raw(bytes) = reply { Some(bytes.to_vec()) } else { None };
             tokio::spawn(serve(theirs, raw, requests.clone()));
         }

@@ -1,0 +1,177 @@
+//! A connection to a replica, and the client side of HTTP/1 on it.
+//!
+//! Owner: whoever uses it: the exchange, then the body of its answer, and between two of them the pool. There is no task
+//! behind it: what comes is read when its owner asks, so a parked connection is looked at before it is used.
+//! Holds: one request at a time. A parked connection holds no memory but its socket's.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::replica_tls::{ReplicaSocket, shake_hands};
+use super::vanished::Silence;
+use super::worker::Worker;
+use crate::core::replica_tls::{ReplicaTls, Wire};
+
+pub(crate) use self::answer::ReplicaBody;
+pub(crate) use self::call::{Answered, Broken, Call, Cause};
+pub(crate) use self::encode::RequestHead;
+pub(crate) use self::head::HeadFlaw;
+
+mod answer;
+mod call;
+pub(crate) mod decode;
+mod encode;
+pub(crate) mod head;
+mod sending;
+
+/// Reads up to this size go through a buffer of the thread, and what came is copied into memory of its size: most answers
+/// are small, and nobody who waits for one holds a buffer.
+const SMALL: usize = 16 << 10;
+
+thread_local! {
+    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; SMALL]);
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    socket: ReplicaSocket,
+    pub(crate) address: SocketAddr,
+    /// Whether it carried a request before.
+    pub(crate) reused: bool,
+    /// By which rules it speaks TLS, if it does.
+    tls: Option<Arc<ReplicaTls>>,
+    /// What large pieces are read into.
+    room: BytesMut,
+    is_nodelay: bool,
+    silence: Silence,
+}
+
+impl Upstream {
+    /// A connection on a socket that is open. What is sent may stay unacknowledged for `unacknowledged_max`.
+    pub(crate) fn new(
+        socket: ReplicaSocket,
+        address: SocketAddr,
+        tls: Option<Arc<ReplicaTls>>,
+        unacknowledged_max: Duration,
+    ) -> Self {
+        let silence = Silence::begin(socket.tcp(), unacknowledged_max);
+        Self { socket, address, reused: false, tls, room: BytesMut::new(), is_nodelay: false, silence }
+    }
+
+    /// Opens one, with TLS where the rules are so.
+    pub(crate) async fn connect(worker: &Worker, address: SocketAddr, wire: &Wire) -> io::Result<Self> {
+        if let Wire::Closed(why) = wire {
+            return Err(io::Error::other(&**why));
+        }
+        let socket = TcpStream::connect(address).await?;
+        let unacknowledged_max = worker.limits().upstream_unacknowledged;
+        let Some(tls) = wire.tls() else {
+            return Ok(Self::new(ReplicaSocket::Plain(socket), address, None, unacknowledged_max));
+        };
+        // The end of the handshake is a small write, and the request is another.
+        socket.set_nodelay(true)?;
+        // In a box: without TLS, the request carries nothing of it.
+        let shaken = Box::pin(shake_hands(tls, socket, address, &worker.shared.vitals.replica_handshakes));
+        let socket = ReplicaSocket::tls(shaken.await?);
+        let mut upstream = Self::new(socket, address, Some(tls.clone()), unacknowledged_max);
+        upstream.is_nodelay = true;
+        Ok(upstream)
+    }
+
+    /// Whether it goes there, by the rules of TLS that hold for the request, the very same.
+    pub(crate) fn leads_to(&self, address: SocketAddr, wire: &Wire) -> bool {
+        let is_made_for = match (&self.tls, wire) {
+            (None, Wire::Plain) => true,
+            (Some(own), Wire::Tls(tls)) => Arc::ptr_eq(own, tls),
+            _ => false,
+        };
+        is_made_for && self.address == address
+    }
+
+    /// Whether it is still open, and the replica has said nothing unasked. Costs no system call while nothing came.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        match &mut self.socket {
+            ReplicaSocket::Plain(socket) => {
+                matches!(socket.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            // What TLS says for itself (new tickets) is taken on the way.
+            socket @ ReplicaSocket::Tls(_) => {
+                let mut cx = Context::from_waker(Waker::noop());
+                Pin::new(socket).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+            }
+        }
+    }
+
+    /// Lets go of everything that a connection at rest does not need.
+    pub(crate) fn rest(&mut self) {
+        self.room = BytesMut::new();
+    }
+
+    /// From now on small pieces are sent at once. Best effort: they arrive otherwise too, only later.
+    fn set_nodelay(&mut self) {
+        if !std::mem::replace(&mut self.is_nodelay, true) {
+            let _ = self.socket.tcp().set_nodelay(true);
+        }
+    }
+
+    fn is_plain(&self) -> bool {
+        self.tls.is_none()
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>; 3]) -> Poll<io::Result<usize>> {
+        let socket = Pin::new(&mut self.socket);
+        let n = match pieces {
+            [front, chunk, back] if chunk.is_empty() && back.is_empty() => ready!(socket.poll_write(cx, front))?,
+            [front, chunk, back] if front.is_empty() && back.is_empty() => ready!(socket.poll_write(cx, chunk))?,
+            pieces => ready!(socket.poll_write_vectored(cx, pieces))?,
+        };
+        self.silence.wrote(self.socket.tcp(), n);
+        Poll::Ready(if n == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(n) })
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    /// What comes next, up to `size` bytes or [`SMALL`]; nothing at the end.
+    fn poll_read(&mut self, size: usize, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        if size <= SMALL {
+            return READ.with_borrow_mut(|buffer| {
+                let mut buffer = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
+                self.silence.heard();
+                Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
+            });
+        }
+        // What is left of the memory before will do, if it is not too little. When what was read into it has been sent
+        // on, all of it is had again.
+        if self.room.capacity() < size / 2 {
+            self.room.reserve(size);
+        }
+        let mut room = (&mut self.room).limit(size);
+        ready!(pin!(self.socket.read_buf(&mut room)).poll(cx))?;
+        self.silence.heard();
+        Poll::Ready(Ok(self.room.split().freeze()))
+    }
+
+    /// For another protocol, in which a replica may say much and take nothing: it is still asked whether it is there.
+    fn into_socket(mut self) -> ReplicaSocket {
+        self.silence.lift(self.socket.tcp());
+        self.socket
+    }
+}
+
+#[cfg(test)]
+#[path = "upstream/tests.rs"]
+mod tests;

@@ -1,0 +1,219 @@
+//! The body of an answer, read from the replica as it is asked for. It owns the connection until it is whole.
+//!
+//! Holds: bytes behind the end of the body, or a request that was not sent whole, leave a connection that is not used
+//!        again. Where the replica answers before it has the whole request, the rest of that goes on in a task of its
+//!        own, whether or not anybody takes the answer: otherwise a client that reads only when it has sent everything,
+//!        and a replica, would wait for each other. The task ends with this body.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+
+use super::decode::Decoder;
+use super::head::Head;
+use super::sending::Sending;
+use super::{SMALL, Upstream};
+use crate::data::replica_tls::ReplicaSocket;
+
+/// The most that one read takes.
+const READ_MAX: usize = 128 << 10;
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(crate) struct ReplicaBody {
+    source: Source,
+    decoder: Decoder,
+    /// What was read and not taken out of its framing yet.
+    input: Bytes,
+    /// A piece that was taken out ahead, to see whether the body is whole with it.
+    next: Bytes,
+    /// Bytes handed on.
+    passed: u64,
+    keeps_alive: bool,
+}
+
+#[derive(Debug)]
+enum Source {
+    Own(Upstream),
+    /// The request is still being sent on it.
+    Shared(Arc<Mutex<Shared>>, AbortHandle),
+    Gone,
+}
+
+#[derive(Debug)]
+struct Shared {
+    upstream: Upstream,
+    /// Whether the request will never be whole.
+    is_broken: bool,
+    reader: Option<Waker>,
+}
+
+impl ReplicaBody {
+    /// `start` came with the head. `sending` is what the replica does not have yet of the request.
+    pub(super) fn new(upstream: Upstream, head: Head, start: Bytes, sending: Option<Sending>) -> Self {
+        let mut body = Self {
+            source: Source::Own(upstream),
+            decoder: Decoder::new(head.framing),
+            input: start,
+            next: Bytes::new(),
+            passed: 0,
+            keeps_alive: head.keeps_alive && sending.is_none(),
+        };
+        // A flaw is found again by whoever asks for the next piece.
+        if let Ok(Some(piece)) = body.decoder.next(&mut body.input) {
+            body.next = piece;
+        }
+        if !body.is_whole()
+            && let Some(sending) = sending
+        {
+            body.share(sending);
+        }
+        body
+    }
+
+    /// The rest of the request goes out beside the answer.
+    fn share(&mut self, mut sending: Sending) {
+        let Source::Own(upstream) = std::mem::replace(&mut self.source, Source::Gone) else { return };
+        let shared = Arc::new(Mutex::new(Shared { upstream, is_broken: false, reader: None }));
+        let theirs = shared.clone();
+        let task = tokio::spawn(async move {
+            let sent = std::future::poll_fn(|cx| sending.poll(&mut theirs.lock().upstream, cx)).await;
+            if sent.is_err() {
+                let mut shared = theirs.lock();
+                shared.is_broken = true;
+                let reader = shared.reader.take();
+                drop(shared);
+                reader.into_iter().for_each(Waker::wake);
+            }
+        });
+        self.source = Source::Shared(shared, task.abort_handle());
+    }
+
+    /// Whether all of it came from the replica.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.decoder.is_over()
+    }
+
+    /// The connection of an answer that is whole, if it is fit for another request.
+    pub(crate) fn take_upstream(&mut self) -> Option<Upstream> {
+        let fit = self.is_whole() && self.keeps_alive && self.input.is_empty();
+        match std::mem::replace(&mut self.source, Source::Gone) {
+            Source::Own(upstream) if fit => Some(upstream),
+            _ => None,
+        }
+    }
+
+    /// The socket for another protocol, and what came on it already.
+    pub(crate) fn into_socket(mut self) -> Option<(ReplicaSocket, Bytes)> {
+        match std::mem::replace(&mut self.source, Source::Gone) {
+            Source::Own(mut upstream) => {
+                upstream.set_nodelay();
+                Some((upstream.into_socket(), std::mem::take(&mut self.input)))
+            }
+            Source::Shared(..) | Source::Gone => None,
+        }
+    }
+
+    /// How much to read: as the client takes more, more at a time, so that a client that takes little makes little wait
+    /// for it.
+    fn read_size(&self) -> usize {
+        let grown = usize::try_from(self.passed / 4).unwrap_or(READ_MAX).min(READ_MAX);
+        // One byte more than is to come: it would not belong to the answer.
+        let left =
+            self.decoder.left().map_or(READ_MAX, |left| usize::try_from(left.saturating_add(1)).unwrap_or(READ_MAX));
+        grown.min(left).max(SMALL)
+    }
+
+    #[cfg(test)]
+    pub(super) fn read_size_after(&mut self, passed: u64) -> usize {
+        self.passed = passed;
+        self.read_size()
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let size = self.read_size();
+        match &mut self.source {
+            Source::Own(upstream) => upstream.poll_read(size, cx),
+            Source::Shared(shared, _) => {
+                let mut shared = shared.lock();
+                if shared.is_broken {
+                    return Poll::Ready(Err(io::Error::other("the request broke off")));
+                }
+                let read = shared.upstream.poll_read(size, cx);
+                if read.is_pending() {
+                    shared.reader = Some(cx.waker().clone());
+                }
+                read
+            }
+            Source::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if !self.next.is_empty() {
+            return Poll::Ready(Some(Ok(std::mem::take(&mut self.next))));
+        }
+        while !self.decoder.is_over() {
+            match self.decoder.next(&mut self.input) {
+                Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
+                Ok(None) if self.decoder.is_over() => break,
+                Ok(None) => {}
+                Err(flaw) => return Poll::Ready(Some(Err(io::Error::other(flaw)))),
+            }
+            match ready!(self.poll_read(cx)) {
+                Ok(block) if !block.is_empty() => self.input = block,
+                Ok(_) => {
+                    if let Err(flaw) = self.decoder.end() {
+                        return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::UnexpectedEof, flaw))));
+                    }
+                }
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl Body for ReplicaBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = self.get_mut();
+        match ready!(this.poll_piece(cx)) {
+            Some(Ok(piece)) => {
+                this.passed += piece.len() as u64;
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            None => Poll::Ready(this.decoder.take_trailers().map(|trailers| Ok(Frame::trailers(trailers)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_whole() && self.next.is_empty() && !self.decoder.has_trailers()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.decoder {
+            // Whether the end of the chunks is here already is no reason to frame them otherwise.
+            Decoder::Chunked(_) | Decoder::UntilClose => SizeHint::new(),
+            Decoder::Length(left) => SizeHint::with_exact(left + self.next.len() as u64),
+            Decoder::Over => SizeHint::with_exact(self.next.len() as u64),
+        }
+    }
+}
+
+impl Drop for ReplicaBody {
+    fn drop(&mut self) {
+        if let Source::Shared(_, task) = &self.source {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A request on a connection, until the head of its answer is there.
+//!
+//! Owner: `Pending`, which sees to it that the slot is not lost when nobody waits any more.
+//! Holds: nothing is read before the head of the request is ready to be written; the request's headers are here until
+//!        there is an answer, so that it can be sent again, and their memory is that of the answer's headers then.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use super::answer::ReplicaBody;
+use super::encode::RequestHead;
+use super::head::{Expected, Head, HeadFlaw, HeadReader};
+use super::sending::{SendError, Sending};
+use super::{SMALL, Upstream};
+use crate::data::upload::UploadBody;
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(crate) struct Call {
+    upstream: Upstream,
+    request: RequestHead,
+    sending: Sending,
+    reader: HeadReader,
+    expected: Expected,
+    /// Whether a byte of an answer came.
+    has_read: bool,
+    /// Why the connection took no more of the request. The answer may be there all the same.
+    unwritten: Option<io::Error>,
+}
+
+/// An answer whose head is there.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: ReplicaBody,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    /// The replica closed the connection.
+    Closed,
+    Connection(io::Error),
+    /// The request's own body is not whole.
+    Body(io::Error),
+    Head(HeadFlaw),
+}
+
+/// A request without an answer.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    pub(crate) cause: Cause,
+    /// Whether nothing of it was sent.
+    pub(crate) is_unsent: bool,
+    /// Whether the connection had been used before, and no byte of an answer came.
+    pub(crate) is_stale: bool,
+    pub(crate) request: RequestHead,
+}
+
+impl Call {
+    pub(crate) fn new(upstream: Upstream, request: RequestHead, body: UploadBody, head_bytes_max: usize) -> Self {
+        let expected = Expected::new(&request.method, head_bytes_max);
+        Self {
+            upstream,
+            request,
+            sending: Sending::new(body),
+            reader: HeadReader::default(),
+            expected,
+            has_read: false,
+            unwritten: None,
+        }
+    }
+
+    /// Whether the replica knows nothing of it. What TLS had taken may be out or not.
+    pub(crate) fn is_unsent(&self) -> bool {
+        !self.sending.is_under_way() && (self.upstream.is_plain() || !self.sending.has_begun())
+    }
+
+    /// Sends, and reads until the head is there. Then it is what it has become: see [`Self::answer`] and [`Self::broken`].
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Head, Bytes), Cause>> {
+        if !self.sending.has_begun()
+            && let Err(error) = ready!(self.sending.poll_begin(&self.request, cx))
+        {
+            return Poll::Ready(Err(cause(error)));
+        }
+        if self.unwritten.is_none()
+            && !self.sending.is_done()
+            && let Poll::Ready(Err(error)) = self.sending.poll(&mut self.upstream, cx)
+        {
+            match cause(error) {
+                // A replica that has answered already need not read the rest.
+                Cause::Connection(error) if self.sending.is_under_way() && self.upstream.is_plain() => {
+                    self.unwritten = Some(error);
+                }
+                cause => return Poll::Ready(Err(cause)),
+            }
+        }
+        loop {
+            let block = match ready!(self.upstream.poll_read(SMALL, cx)) {
+                Ok(block) if !block.is_empty() => block,
+                read => {
+                    let error = self.unwritten.take().or_else(|| read.err());
+                    return Poll::Ready(Err(error.map_or(Cause::Closed, Cause::Connection)));
+                }
+            };
+            self.has_read = true;
+            match self.reader.push(block, self.expected, &mut self.request.headers) {
+                Ok(None) => {}
+                Ok(Some(head)) => return Poll::Ready(Ok(head)),
+                Err(flaw) => return Poll::Ready(Err(Cause::Head(flaw))),
+            }
+        }
+    }
+
+    /// The answer that it has become.
+    pub(crate) fn answer(self, mut head: Head, start: Bytes) -> Answered {
+        let Self { upstream, request, sending, unwritten, .. } = self;
+        head.keeps_alive &= unwritten.is_none();
+        let sending = Some(sending).filter(|sending| !sending.is_done() && unwritten.is_none());
+        let body = ReplicaBody::new(upstream, head, start, sending);
+        Answered { status: head.status, headers: request.headers, body }
+    }
+
+    /// What is left of it.
+    pub(crate) fn broken(self, cause: Cause) -> Broken {
+        let (is_unsent, is_stale) = (self.is_unsent(), self.upstream.reused && !self.has_read);
+        Broken { cause, is_unsent, is_stale, request: self.request }
+    }
+}
+
+fn cause(error: SendError) -> Cause {
+    match error {
+        SendError::Body(error) => Cause::Body(error),
+        SendError::Connection(error) => Cause::Connection(error),
+    }
+}

@@ -1,0 +1,221 @@
+//! Connections as the pool and an exchange see them, on loopback.
+
+use std::future::poll_fn;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Method, Uri};
+use http_body_util::BodyExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::data::pool::Pool;
+use crate::data::upload::UploadBody;
+
+const SERIAL: u64 = 7;
+
+/// A connection, and the replica's end of it.
+async fn pair() -> (Upstream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let ours = TcpStream::connect(address).await.unwrap();
+    let theirs = listener.accept().await.unwrap().0;
+    (Upstream::new(ReplicaSocket::Plain(ours), address, None, Duration::ZERO), theirs)
+}
+
+fn request(method: Method) -> RequestHead {
+    RequestHead { method, target: Uri::from_static("/score"), headers: HeaderMap::new() }
+}
+
+async fn poll(call: &mut Call) -> Result<(head::Head, Bytes), Cause> {
+    poll_fn(|cx| call.poll(cx)).await
+}
+
+/// Asks, and reads the whole answer, which the replica gives in these pieces. With the connection, if it is fit.
+async fn ask(upstream: Upstream, theirs: &mut TcpStream, pieces: &[&[u8]]) -> (Vec<u8>, Option<Upstream>) {
+    let mut call = Call::new(upstream, request(Method::GET), UploadBody::empty(), 4096);
+    let answering = async {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            theirs.read_buf(&mut request).await.unwrap();
+        }
+        for piece in pieces {
+            theirs.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let reading = async {
+        let (head, start) = poll(&mut call).await.unwrap();
+        let mut body = call.answer(head, start).body;
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            bytes.extend_from_slice(&frame.unwrap().into_data().unwrap_or_default());
+        }
+        assert!(body.is_whole());
+        (bytes, body.take_upstream())
+    };
+    tokio::join!(answering, reading).1
+}
+
+/// Bytes cut at these places.
+pub(super) fn cut<'a>(bytes: &'a [u8], cuts: &[proptest::sample::Index]) -> Vec<&'a [u8]> {
+    let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+    places.extend([0, bytes.len()]);
+    places.sort_unstable();
+    places.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
+}
+
+#[tokio::test]
+async fn only_a_connection_that_is_open_and_quiet_is_taken_from_the_pool_or_left_in_it() {
+    for (what, is_fit) in [("nothing", true), ("bytes", false), ("the end", false)] {
+        let pool = Pool::new(Duration::from_secs(60), 8);
+        let mut peers = Vec::new();
+        for _ in 0..2 {
+            let (upstream, mut theirs) = pair().await;
+            let socket = upstream.address;
+            match what {
+                "bytes" => theirs.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap(),
+                "the end" => theirs.shutdown().await.unwrap(),
+                _ => {}
+            }
+            if !is_fit {
+                upstream.socket.tcp().readable().await.unwrap();
+            }
+            pool.park(SERIAL, upstream, Instant::now());
+            let found = pool.take(SERIAL, socket, &Wire::Plain, Instant::now());
+            assert_eq!(found.as_ref().map(|upstream| upstream.reused), is_fit.then_some(true), "{what}");
+            peers.push(theirs);
+        }
+        // The sweep drops it without being asked.
+        let (upstream, mut theirs) = pair().await;
+        let address = upstream.address;
+        pool.park(SERIAL, upstream, Instant::now());
+        if !is_fit {
+            theirs.write_all(b"x").await.unwrap();
+            let mut turns = 0;
+            while pool.count() > 0 && turns < 100_000 {
+                tokio::task::yield_now().await;
+                pool.sweep(Instant::now());
+                turns += 1;
+            }
+        }
+        pool.sweep(Instant::now());
+        assert_eq!(pool.take(SERIAL, address, &Wire::Plain, Instant::now()).is_some(), is_fit, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_leads_to_one_address_by_one_kind_of_wire() {
+    let (upstream, _theirs) = pair().await;
+    let (address, other) = (upstream.address, SocketAddr::from(([127, 0, 0, 1], 1)));
+    assert!(upstream.leads_to(address, &Wire::Plain) && !upstream.leads_to(other, &Wire::Plain));
+    assert!(!upstream.leads_to(address, &Wire::Closed("no".into())));
+}
+
+#[tokio::test]
+async fn answers_of_every_framing_are_read_whole_and_only_a_clean_end_keeps_the_connection() {
+    let large = vec![b'x'; 3 << 20];
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", large.len());
+    let head = head.as_bytes();
+    for (what, pieces, body, is_kept) in [
+        ("a length", &[&b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"[..]][..], &b"hello"[..], true),
+        ("in pieces", &[b"HTTP/1.1 200 OK\r\nContent-", b"Length: 5\r\n\r\nhel", b"lo"], b"hello", true),
+        (
+            "chunks",
+            &[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"2\r\nhe\r\n", b"0\r\n\r\n"],
+            b"he",
+            true,
+        ),
+        ("no body", &[b"HTTP/1.1 204 No Content\r\n\r\n"], b"", true),
+        ("closing", &[b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"], b"hi", false),
+        ("more than a length", &[b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi!"], b"hi", false),
+        (
+            "interim",
+            &[b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"],
+            b"hi",
+            true,
+        ),
+        ("a large one", &[head, &large], &large, true),
+    ] {
+        let (upstream, mut theirs) = pair().await;
+        let (bytes, upstream) = ask(upstream, &mut theirs, pieces).await;
+        assert!(bytes == body, "{what}: {} bytes", bytes.len());
+        assert_eq!(upstream.is_some(), is_kept, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_holds_memory_while_it_works_and_none_while_it_is_parked() {
+    let (mut upstream, mut theirs) = pair().await;
+    theirs.write_all(&[b'x'; 20 << 10]).await.unwrap();
+    upstream.socket.tcp().readable().await.unwrap();
+    let read = poll_fn(|cx| upstream.poll_read(64 << 10, cx)).await.unwrap();
+    assert!(!read.is_empty() && upstream.room.capacity() > SMALL, "large pieces have memory of their own");
+    let (pool, address) = (Pool::new(Duration::from_secs(60), 8), upstream.address);
+    pool.park(SERIAL, upstream, Instant::now());
+    let upstream = pool.take(SERIAL, address, &Wire::Plain, Instant::now()).unwrap();
+    assert_eq!(upstream.room.capacity(), 0);
+    assert!(size_of::<Upstream>() <= 192, "{}", size_of::<Upstream>());
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_request_that_failed() {
+    // The replica had read it, and closed: it was sent. On a connection that was used before it may be stale.
+    for reused in [false, true] {
+        let (mut upstream, mut theirs) = pair().await;
+        upstream.reused = reused;
+        let mut call = Call::new(upstream, request(Method::GET), UploadBody::empty(), 4096);
+        let closing = async {
+            theirs.read_u8().await.unwrap();
+            drop(theirs);
+        };
+        let (_, result) = tokio::join!(closing, poll(&mut call));
+        let broken = call.broken(result.unwrap_err());
+        assert_eq!((broken.is_unsent, broken.is_stale), (false, reused));
+        assert_eq!(broken.request.target, "/score");
+    }
+    // Nothing could be written.
+    let (upstream, theirs) = pair().await;
+    socket2::SockRef::from(upstream.socket.tcp()).shutdown(std::net::Shutdown::Write).unwrap();
+    let mut call = Call::new(upstream, request(Method::GET), UploadBody::empty(), 4096);
+    assert!(call.is_unsent());
+    let cause = poll(&mut call).await.unwrap_err();
+    assert!(matches!(cause, Cause::Connection(_)) && call.broken(cause).is_unsent);
+    drop(theirs);
+    // The answer had begun: it is not stale.
+    let (mut upstream, mut theirs) = pair().await;
+    upstream.reused = true;
+    let mut call = Call::new(upstream, request(Method::GET), UploadBody::empty(), 4096);
+    theirs.write_all(b"HTTP/1.1 2").await.unwrap();
+    theirs.shutdown().await.unwrap();
+    let cause = poll(&mut call).await.unwrap_err();
+    assert!(matches!(cause, Cause::Closed) && !call.broken(cause).is_stale);
+}
+
+#[tokio::test]
+async fn a_request_goes_out_with_its_body_in_one_write_and_with_the_length_that_this_has() {
+    for length in ["5", "4", "6"] {
+        let (upstream, mut theirs) = pair().await;
+        let mut head = request(Method::POST);
+        head.headers.insert("content-length", length.parse().unwrap());
+        let mut call = Call::new(upstream, head, UploadBody::whole(Bytes::from_static(b"hello")), 4096);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(call.poll(&mut cx).is_pending());
+        let mut got = vec![0; 4096];
+        let n = theirs.read(&mut got).await.unwrap();
+        assert_eq!(&got[..n], b"POST /score HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello");
+    }
+}
+
+#[tokio::test]
+async fn what_is_read_grows_with_what_was_taken() {
+    let (upstream, _theirs) = pair().await;
+    let call = Call::new(upstream, request(Method::GET), UploadBody::empty(), 4096);
+    let (mut reader, mut headers) = (head::HeadReader::default(), HeaderMap::new());
+    let expected = head::Expected::new(&Method::GET, 4096);
+    let bytes = Bytes::from_static(b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n");
+    let (head, rest) = reader.push(bytes, expected, &mut headers).unwrap().unwrap();
+    let mut body = call.answer(head, rest).body;
+    let sizes = [0, 1 << 10, 100 << 10, 200 << 10, 1 << 20, 1 << 30].map(|passed| body.read_size_after(passed));
+    assert_eq!(sizes, [SMALL, SMALL, 25 << 10, 50 << 10, 128 << 10, 128 << 10]);
+}
