@@ -55,6 +55,9 @@ pub struct Arguments {
     /// Good requests in a second, on average.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=5000))]
     rate: u32,
+    /// How long the good clients' model takes, in ms: fast ones take ten. With 0 the ratio is that of the router's own time.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    model_ms: u32,
     /// The most that the good clients' p99 may be of what it is without the crowd.
     #[arg(long, default_value_t = 1.2)]
     bar: f64,
@@ -123,7 +126,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let cores = Cores::divide()?;
     step_forward();
     let deadlines = Deadlines::of(arguments.deadline);
-    let (good_replica, crowd_replica) = (Replica::start(false)?, Replica::start(true)?);
+    let model = Duration::from_millis(arguments.model_ms.into());
+    let (good_replica, crowd_replica) = (Replica::start(false, model)?, Replica::start(true, Duration::ZERO)?);
     let mut settings = deadlines.settings();
     settings.push(format!("--max-connections={}", clients + 1000));
     let world = world(&good_replica, &crowd_replica, &deadlines);

@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     allow_open_files(8000)?;
     let cores = Cores::divide()?;
     step_forward();
-    let (good_replica, broken) = (Replica::start(false)?, Broken::start()?);
+    let (good_replica, broken) = (Replica::start(false, Duration::ZERO)?, Broken::start()?);
     let world = world(good_replica.address, &broken.addresses);
     let settings = ["--max-connections-per-address=0".to_owned()];
     let router = Router::start(&arguments.scorefront, cores.router, &dir, &world, &settings)?;

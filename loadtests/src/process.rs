@@ -19,6 +19,9 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 /// `/proc/PID/stat` counts in these on every Linux that Rust runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
+/// After so many milliseconds the router's allocator gives freed memory back, as in the image (`deploy/Containerfile`).
+const PURGE_DELAY_MS: &str = "10";
+
 /// A running process. Dropping it ends it; so does the death of the load test.
 pub struct Process {
     name: &'static str,
@@ -43,6 +46,8 @@ impl Process {
         if let Some(core) = core {
             command.args(["taskset", "--cpu-list", &core.to_string()]);
         }
+        // Other programs do not know it.
+        command.env("MIMALLOC_PURGE_DELAY", PURGE_DELAY_MS);
         command.arg(program).args(arguments).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = command.spawn().with_context(|| format!("start {name}: setpriv (Debian package util-linux)"))?;
         Ok(Self { name, child, output })

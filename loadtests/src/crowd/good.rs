@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn every_request_is_answered_and_timed() {
-        let replica = Replica::start(false).unwrap();
+        let replica = Replica::start(false, Duration::ZERO).unwrap();
         let good = Good { target: replica.address, endpoint: "good", rate: 200.0 };
         let seen = good.run(Duration::from_millis(500), 7).unwrap();
         assert_eq!(seen.failed, 0, "{:?}", seen.failed_why);

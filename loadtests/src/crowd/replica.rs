@@ -4,6 +4,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,11 +26,11 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// `for_crowd` lets it work only when nobody else does.
-    pub fn start(for_crowd: bool) -> anyhow::Result<Self> {
+    /// That takes this `time` for each answer; `for_crowd` lets it work only when nobody else does.
+    pub fn start(for_crowd: bool, time: Duration) -> anyhow::Result<Self> {
         let (tell, told) = oneshot::channel();
         thread::spawn(move || {
-            let served = serve(for_crowd, tell);
+            let served = serve(for_crowd, time, tell);
             if let Err(error) = served {
                 eprintln!("a replica ended: {error:#}");
             }
@@ -38,7 +39,7 @@ impl Replica {
     }
 }
 
-fn serve(for_crowd: bool, tell: oneshot::Sender<SocketAddr>) -> anyhow::Result<()> {
+fn serve(for_crowd: bool, time: Duration, tell: oneshot::Sender<SocketAddr>) -> anyhow::Result<()> {
     if for_crowd {
         step_back()?;
     }
@@ -51,7 +52,7 @@ fn serve(for_crowd: bool, tell: oneshot::Sender<SocketAddr>) -> anyhow::Result<(
         }
         loop {
             let (stream, _) = listener.accept().await?;
-            tokio::spawn(answer_all(stream));
+            tokio::spawn(answer_all(stream, time));
         }
     })
 }
@@ -65,7 +66,7 @@ fn listen() -> std::io::Result<TcpListener> {
 }
 
 /// Answers one request after the other, until the router or an error ends it.
-async fn answer_all(mut stream: TcpStream) {
+async fn answer_all(mut stream: TcpStream, time: Duration) {
     // Only the speed of the answers depends on it.
     drop(stream.set_nodelay(true));
     let mut unread = Vec::new();
@@ -80,6 +81,9 @@ async fn answer_all(mut stream: TcpStream) {
                 Ok(read) if read > 0 => left -= read,
                 Ok(_) | Err(_) => return,
             }
+        }
+        if !time.is_zero() {
+            tokio::time::sleep(time).await;
         }
         let answered = if request.is_big { answer_big(&mut stream).await } else { stream.write_all(SMALL).await };
         if answered.is_err() {

@@ -100,8 +100,8 @@ impl Summary<'_> {
         print_waits("with crowd", &during);
         if let Some(ratio) = ratio {
             println!(
-                "p99 with the crowd / alone: {:.2} (rounds: {:.2} to {:.2})",
-                ratio.median, ratio.least, ratio.most
+                "p99 with the crowd / alone: {:.2} (rounds: {:.2} to {:.2}), the model takes {} ms",
+                ratio.median, ratio.least, ratio.most, self.arguments.model_ms
             );
         }
         failures.extend(self.judge_good(ratio));
@@ -118,7 +118,7 @@ impl Summary<'_> {
         let file = dir.join("crowd.json");
         let results = serde_json::json!({
             "clients": self.arguments.clients, "cores": self.cores, "settings": self.deadlines.settings(), "cuts": cuts,
-            "good_alone": before, "good_with_crowd": during, "p99_ratio": ratio, "rounds": rounds, "failures": failures,
+            "good_alone": before, "model_ms": self.arguments.model_ms, "good_with_crowd": during, "p99_ratio": ratio, "rounds": rounds, "failures": failures,
         });
         std::fs::write(&file, serde_json::to_vec_pretty(&results)?)?;
         println!("results: {}", file.display());
