@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::header::EXPECT;
+use http::header::{CONNECTION, EXPECT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
@@ -59,7 +59,14 @@ pub(crate) async fn exchange(
     let server_timing = link.worker.limits().server_timing;
     let (mut parts, body) = request.into_parts();
     let path = match route::parse_path(parts.uri.path()) {
-        Ok(PublicPath::Health) => return health(&link, ledger),
+        Ok(PublicPath::Health) => {
+            let goes_on = end_body(&link, &parts.headers, body).await;
+            let mut response = health(&link, ledger);
+            if !goes_on {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            return response;
+        }
         Ok(PublicPath::Scoring { form, name, wanted }) => Ok(Target { form, name, wanted }),
         Err(error) => Err(unroutable(error)),
     };
@@ -81,13 +88,7 @@ pub(crate) async fn exchange(
     let (target, mut route) = match routed {
         Ok(routed) => routed,
         Err(mut refused) => {
-            if !body.is_end_stream() && link.is_http2() {
-                discard(link.clone(), body);
-            } else if !body.is_end_stream() && !read_small_body(&link, &parts.headers, body).await {
-                // What is left of it cannot be told from a next request's head.
-                link.set_unread();
-                refused.close = true;
-            }
+            refused.close |= !end_body(&link, &parts.headers, body).await;
             if let Some(late) = refused.late.take() {
                 let held = late.delay().as_millis();
                 ledger.record.detail = Some(format!("{} Answered {held} ms late.", refused.message).into());
@@ -104,6 +105,24 @@ pub(crate) async fn exchange(
         Ok(answer) => pass_on(&link, parts, answer, &route, ledger).await,
         Err(refused) => respond::refuse(refused, ledger, server_timing),
     }
+}
+
+/// Ends the body of a request that goes nowhere. Says whether the connection can go on: it depends on what the client says,
+/// and not on how much of it has come already.
+async fn end_body(link: &Arc<Link>, headers: &HeaderMap, body: Incoming) -> bool {
+    if body.is_end_stream() {
+        return true;
+    }
+    if link.is_http2() {
+        discard(link.clone(), body);
+        return true;
+    }
+    let is_over = read_small_body(link, headers, body).await;
+    if !is_over {
+        // What is left of it cannot be told from a next request's head.
+        link.set_unread();
+    }
+    is_over
 }
 
 /// Reads the body of a request that is refused, if it is small and comes soon. Says whether it is over. A client that
