@@ -5,6 +5,7 @@
 //!        own, whether or not anybody takes the answer: otherwise a client that reads only when it has sent everything,
 //!        and a replica, would wait for each other. The task ends with this body.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use super::decode::Decoder;
 use super::head::Head;
-use super::sending::Sending;
+use super::sending::{SendError, Sending};
 use super::{SMALL, Upstream};
 use crate::data::replica_tls::ReplicaSocket;
 
@@ -36,6 +37,8 @@ pub(crate) struct ReplicaBody {
     /// Bytes handed on.
     passed: u64,
     keeps_alive: bool,
+    /// Whether the connection took no more of the request. It may have been reset, and its end tells nothing then.
+    is_cut: bool,
 }
 
 #[derive(Debug)]
@@ -49,30 +52,35 @@ enum Source {
 #[derive(Debug)]
 struct Shared {
     upstream: Upstream,
-    /// Whether the request will never be whole.
+    /// Whether the request will never be whole, by its own fault.
     is_broken: bool,
+    /// Whether the replica took no more of it.
+    is_cut: bool,
     reader: Option<Waker>,
 }
 
 impl ReplicaBody {
-    /// `start` came with the head. `sending` is what the replica does not have yet of the request.
-    pub(super) fn new(upstream: Upstream, head: Head, start: Bytes, sending: Option<Sending>) -> Self {
+    /// `start` came with the head. `sending` is what the replica does not have yet of the request; with `is_cut` it took no
+    /// more of it.
+    pub(super) fn new(upstream: Upstream, head: Head, start: Bytes, sending: Option<Sending>, is_cut: bool) -> Self {
         let mut body = Self {
             source: Source::Own(upstream),
             decoder: Decoder::new(head.framing),
             input: start,
             next: Bytes::new(),
             passed: 0,
-            keeps_alive: head.keeps_alive && sending.is_none(),
+            keeps_alive: head.keeps_alive && sending.is_none() && !is_cut,
+            is_cut,
         };
         // A flaw is found again by whoever asks for the next piece.
         if let Ok(Some(piece)) = body.decoder.next(&mut body.input) {
             body.next = piece;
         }
-        if !body.is_whole()
-            && let Some(sending) = sending
-        {
-            body.share(sending);
+        match sending {
+            // Nobody may go on with a connection on which a request was not finished, not in another protocol either.
+            Some(_) if body.is_whole() => body.source = Source::Gone,
+            Some(sending) => body.share(sending),
+            None => {}
         }
         body
     }
@@ -80,18 +88,23 @@ impl ReplicaBody {
     /// The rest of the request goes out beside the answer.
     fn share(&mut self, mut sending: Sending) {
         let Source::Own(upstream) = std::mem::replace(&mut self.source, Source::Gone) else { return };
-        let shared = Arc::new(Mutex::new(Shared { upstream, is_broken: false, reader: None }));
+        let shared = Arc::new(Mutex::new(Shared { upstream, is_broken: false, is_cut: false, reader: None }));
         let theirs = shared.clone();
-        let task = tokio::spawn(async move {
-            let sent = std::future::poll_fn(|cx| sending.poll(&mut theirs.lock().upstream, cx)).await;
-            if sent.is_err() {
-                let mut shared = theirs.lock();
-                shared.is_broken = true;
-                let reader = shared.reader.take();
-                drop(shared);
-                reader.into_iter().for_each(Waker::wake);
+        let task = tokio::spawn(poll_fn(move |cx| {
+            let mut shared = theirs.lock();
+            match ready!(sending.poll(&mut shared.upstream, cx)) {
+                Ok(()) => {}
+                // A replica that has answered already need not read the rest. Its answer may be there to be read.
+                Err(SendError::Connection(_)) if shared.upstream.is_plain() => shared.is_cut = true,
+                Err(_) => {
+                    shared.is_broken = true;
+                    let reader = shared.reader.take();
+                    drop(shared);
+                    reader.into_iter().for_each(Waker::wake);
+                }
             }
-        });
+            Poll::Ready(())
+        }));
         self.source = Source::Shared(shared, task.abort_handle());
     }
 
@@ -102,6 +115,10 @@ impl ReplicaBody {
 
     /// The connection of an answer that is whole, if it is fit for another request.
     pub(crate) fn take_upstream(&mut self) -> Option<Upstream> {
+        if matches!(self.source, Source::Shared(..)) {
+            // A client that reads only when it has sent everything still needs the task. It ends with this body.
+            return None;
+        }
         let fit = self.is_whole() && self.keeps_alive && self.input.is_empty();
         match std::mem::replace(&mut self.source, Source::Gone) {
             Source::Own(upstream) if fit => Some(upstream),
@@ -130,6 +147,12 @@ impl ReplicaBody {
         grown.min(left).max(SMALL)
     }
 
+    /// Whether the replica is known to take no more of the request.
+    #[cfg(test)]
+    pub(super) fn is_known_cut(&self) -> bool {
+        matches!(&self.source, Source::Shared(shared, _) if shared.lock().is_cut)
+    }
+
     #[cfg(test)]
     pub(super) fn read_size_after(&mut self, passed: u64) -> usize {
         self.passed = passed;
@@ -145,6 +168,7 @@ impl ReplicaBody {
                 if shared.is_broken {
                     return Poll::Ready(Err(io::Error::other("the request broke off")));
                 }
+                self.is_cut |= shared.is_cut;
                 let read = shared.upstream.poll_read(size, cx);
                 if read.is_pending() {
                     shared.reader = Some(cx.waker().clone());
@@ -168,6 +192,10 @@ impl ReplicaBody {
             }
             match ready!(self.poll_read(cx)) {
                 Ok(block) if !block.is_empty() => self.input = block,
+                // Whoever writes to a connection that was reset is told so, and whoever reads then sees a mere end.
+                Ok(_) if self.is_cut && matches!(self.decoder, Decoder::UntilClose) => {
+                    return Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into())));
+                }
                 Ok(_) => {
                     if let Err(flaw) = self.decoder.end() {
                         return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::UnexpectedEof, flaw))));

@@ -117,11 +117,10 @@ impl Call {
     }
 
     /// The answer that it has become.
-    pub(crate) fn answer(self, mut head: Head, start: Bytes) -> Answered {
+    pub(crate) fn answer(self, head: Head, start: Bytes) -> Answered {
         let Self { upstream, request, sending, unwritten, .. } = self;
-        head.keeps_alive &= unwritten.is_none();
         let sending = Some(sending).filter(|sending| !sending.is_done() && unwritten.is_none());
-        let body = ReplicaBody::new(upstream, head, start, sending);
+        let body = ReplicaBody::new(upstream, head, start, sending, unwritten.is_some());
         Answered { status: head.status, headers: request.headers, body }
     }
 

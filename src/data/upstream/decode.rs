@@ -11,6 +11,8 @@ use super::head::{Framing, HEADERS_MAX};
 
 /// Bytes of chunk extensions, and of trailers, in one body.
 const EXTENSIONS_MAX: usize = 16 << 10;
+/// Blanks behind the size of one chunk.
+const BLANKS_MAX: usize = 64;
 const TRAILERS_MAX: usize = 16 << 10;
 
 /// Digits of a chunk's size: a 64-bit number.
@@ -133,6 +135,8 @@ pub(crate) struct Chunks {
     size: u64,
     digits: u8,
     extensions: usize,
+    /// Blanks behind the size of this chunk: some servers pad every size.
+    blanks: usize,
     text: Vec<u8>,
     trailers: Option<HeaderMap>,
     /// What was found wrong behind the last piece.
@@ -174,6 +178,7 @@ impl Chunks {
     fn step(&mut self, byte: u8) -> Result<State, BodyFlaw> {
         Ok(match (self.state, byte) {
             (State::Start, _) => {
+                self.blanks = 0;
                 (self.size, self.digits) = (0, 0);
                 self.digit(byte).ok_or("a chunk without a size")?;
                 State::Size
@@ -181,7 +186,10 @@ impl Chunks {
             (State::Size | State::AfterSize | State::Extension, b'\r') => State::SizeEnd,
             (State::Size | State::AfterSize, b';') => State::Extension,
             (State::Size | State::AfterSize, b' ' | b'\t') => {
-                self.extend()?;
+                self.blanks += 1;
+                if self.blanks > BLANKS_MAX {
+                    return Err("too many blanks behind the size of a chunk");
+                }
                 State::AfterSize
             }
             (State::Size, _) => {

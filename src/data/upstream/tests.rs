@@ -219,3 +219,70 @@ async fn what_is_read_grows_with_what_was_taken() {
     let sizes = [0, 1 << 10, 100 << 10, 200 << 10, 1 << 20, 1 << 30].map(|passed| body.read_size_after(passed));
     assert_eq!(sizes, [SMALL, SMALL, 25 << 10, 50 << 10, 128 << 10, 128 << 10]);
 }
+
+/// An early answer whose head alone is there, while most of the request is still to be sent.
+async fn early(head: &[u8]) -> (ReplicaBody, TcpStream) {
+    let (upstream, mut theirs) = pair().await;
+    let body = UploadBody::whole(vec![b'r'; 24 << 20].into());
+    let mut call = Call::new(upstream, request(Method::POST), body, 4096);
+    theirs.write_all(head).await.unwrap();
+    let (head, start) = poll(&mut call).await.unwrap();
+    (call.answer(head, start).body, theirs)
+}
+
+/// Until the task that sends the rest of the request has been told that the connection is gone.
+async fn until_cut(body: &ReplicaBody) {
+    let cut = async {
+        while !body.is_known_cut() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), cut).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_early_answer_is_whole_though_the_rest_of_the_request_found_the_connection_gone() {
+    let (mut body, mut theirs) = early(b"HTTP/1.1 413 Too Much\r\nContent-Length: 8\r\n\r\n").await;
+    theirs.write_all(b"too much").await.unwrap();
+    drop(theirs);
+    until_cut(&body).await;
+    let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(piece, "too much");
+    assert!(body.is_whole() && body.take_upstream().is_none());
+}
+
+#[tokio::test]
+async fn an_early_answer_that_ends_with_its_connection_is_broken_where_that_was_reset() {
+    let (mut body, theirs) = early(b"HTTP/1.1 200 OK\r\n\r\npartial").await;
+    drop(theirs);
+    until_cut(&body).await;
+    let mut got = Vec::new();
+    let end = loop {
+        match body.frame().await {
+            Some(Ok(frame)) => got.extend_from_slice(&frame.into_data().unwrap()),
+            end => break end,
+        }
+    };
+    assert_eq!(got, b"partial");
+    assert!(matches!(end, Some(Err(_))) && !body.is_whole());
+}
+
+#[tokio::test]
+async fn a_request_that_a_replica_never_reads_is_let_go_of_with_its_early_answer() {
+    let (mut body, mut theirs) = early(b"HTTP/1.1 400 No\r\nContent-Length: 5\r\n\r\n").await;
+    theirs.write_all(b"hello").await.unwrap();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "hello");
+    assert!(body.is_whole() && body.take_upstream().is_none());
+    drop(body);
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(20), theirs.read_to_end(&mut rest));
+    // In order or by a reset, but it ends.
+    drop(ended.await.unwrap());
+    assert!(rest.len() < 24 << 20);
+}
+
+#[tokio::test]
+async fn no_other_protocol_begins_on_a_connection_on_which_a_request_is_not_out() {
+    let (body, _theirs) = early(b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n").await;
+    assert!(body.into_socket().is_none());
+}
