@@ -125,7 +125,9 @@ impl Socket {
     /// Whether hyper writes a refusal of its own, and what stands in for it. Never looks at what an exchange writes:
     /// those are a model's bytes, whatever they look like.
     fn substitute_for(&self, bytes: &[u8], theirs: usize) -> Option<Substitute> {
-        if !self.is_between_answers() || !bytes.starts_with(b"HTTP/1.1 4") || contains(bytes, b"x-request-id") {
+        // It has the version of the request before, if there was one.
+        let is_refusal = bytes.starts_with(b"HTTP/1.1 4") || bytes.starts_with(b"HTTP/1.0 4");
+        if !self.is_between_answers() || !is_refusal || contains(bytes, b"x-request-id") {
             return None;
         }
         let status = std::str::from_utf8(bytes.get(9..12)?).ok()?.parse().ok()?;
