@@ -55,8 +55,9 @@ pub struct Arguments {
     /// Good requests in a second, on average.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=5000))]
     rate: u32,
-    /// How long the good clients' model takes, in ms: fast ones take ten. With 0 the ratio is that of the router's own time.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    /// How long the good clients' model takes, in ms. With 0 it answers at once, so that no service time hides what the
+    /// router adds; fast models take ten.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
     model_ms: u32,
     /// The most that the good clients' p99 may be of what it is without the crowd.
     #[arg(long, default_value_t = 1.2)]
