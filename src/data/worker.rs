@@ -189,7 +189,7 @@ impl Worker {
 
     /// Serves until nothing new comes and everything that came is done, or until it is forced to stop.
     async fn run(self: Arc<Self>, mut arrivals: mpsc::Receiver<Accepted>) {
-        let mut sweep = tokio::time::interval(self.shared.limits.upstream_idle.max(SWEEP_MIN) / 4);
+        let mut sweep = tokio::time::interval((self.shared.limits.upstream_idle / 4).clamp(SWEEP_MIN, SWEEP_MAX));
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut phase = self.shared.phase.clone();
         // Whoever decided the phase is gone: there is nobody left to wait for.
@@ -220,8 +220,10 @@ impl Worker {
 /// Tasks that run before the worker looks for bytes again. Where many connections have large answers to move, a small
 /// request waits for no more than these to be seen.
 const EVENT_INTERVAL: u32 = 16;
-/// Idle connections are looked through at least this rarely.
-const SWEEP_MIN: std::time::Duration = std::time::Duration::from_millis(400);
+/// Idle connections are looked through at least this rarely, and at least this often: nobody else notices that a replica
+/// has closed one.
+const SWEEP_MIN: std::time::Duration = std::time::Duration::from_millis(100);
+const SWEEP_MAX: std::time::Duration = std::time::Duration::from_secs(1);
 /// How often a worker that finishes looks whether it is done.
 const FINISH_LOOK: std::time::Duration = std::time::Duration::from_millis(10);
 
