@@ -52,8 +52,6 @@ pub(crate) struct Upstream {
     pub(crate) reused: bool,
     /// By which rules it speaks TLS, if it does.
     tls: Option<Arc<ReplicaTls>>,
-    /// What large pieces are read into.
-    room: BytesMut,
     is_nodelay: bool,
     silence: Silence,
 }
@@ -67,7 +65,7 @@ impl Upstream {
         unacknowledged_max: Duration,
     ) -> Self {
         let silence = Silence::begin(socket.tcp(), unacknowledged_max);
-        Self { socket, address, reused: false, tls, room: BytesMut::new(), is_nodelay: false, silence }
+        Self { socket, address, reused: false, tls, is_nodelay: false, silence }
     }
 
     /// Opens one, with TLS where the rules are so.
@@ -117,11 +115,6 @@ impl Upstream {
         }
     }
 
-    /// Lets go of everything that a connection at rest does not need.
-    pub(crate) fn rest(&mut self) {
-        self.room = BytesMut::new();
-    }
-
     /// From now on small pieces are sent at once. Best effort: they arrive otherwise too, only later.
     fn set_nodelay(&mut self) {
         if !std::mem::replace(&mut self.is_nodelay, true) {
@@ -158,15 +151,15 @@ impl Upstream {
                 Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
             });
         }
-        // What is left of the memory before will do, if it is not too little. When what was read into it has been sent
-        // on, all of it is had again.
-        if self.room.capacity() < size / 2 {
-            self.room.reserve(size);
-        }
-        let mut room = (&mut self.room).limit(size);
+        // New memory each time: what was sent on is free again, and is had at once by whoever reads next, still in the
+        // caches of the processor. Memory of each connection's own would not be.
+        let mut room = BytesMut::with_capacity(size).limit(size);
         ready!(pin!(self.socket.read_buf(&mut room)).poll(cx))?;
         self.silence.heard();
-        Poll::Ready(Ok(self.room.split().freeze()))
+        let read = room.into_inner();
+        // Little would pin much until the client has taken it.
+        let is_little = read.len() < size / 4;
+        Poll::Ready(Ok(if is_little { Bytes::copy_from_slice(&read) } else { read.freeze() }))
     }
 
     /// For another protocol, in which a replica may say much and take nothing: it is still asked whether it is there.
