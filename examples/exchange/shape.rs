@@ -16,26 +16,29 @@ pub(crate) enum Shape {
     KeepAlive,
     /// The replica closes after each answer, as the stock model server does.
     Closing,
+    /// The client connects for each request, as azureml-core does.
+    Fresh,
 }
 
 impl Shape {
-    pub(crate) const ALL: [Self; 2] = [Self::KeepAlive, Self::Closing];
+    pub(crate) const ALL: [Self; 3] = [Self::KeepAlive, Self::Closing, Self::Fresh];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::KeepAlive => "keep-alive",
             Self::Closing => "closing",
+            Self::Fresh => "fresh",
         }
     }
 }
 
 /// As Python's `requests` sends it; 47 bytes of JSON.
-const REQUEST: &[u8] = b"POST /api/v1/endpoint/iris/score HTTP/1.1\r\n\
+const REQUEST: &str = "POST /api/v1/endpoint/iris/score HTTP/1.1\r\n\
     Host: models.example.com\r\n\
     User-Agent: python-requests/2.32.3\r\n\
     Accept-Encoding: gzip, deflate\r\n\
     Accept: */*\r\n\
-    Connection: keep-alive\r\n\
+    Connection: CONNECTION\r\n\
     Content-Type: application/json\r\n\
     Authorization: Bearer secret-1\r\n\
     Content-Length: 47\r\n\r\n\
@@ -63,10 +66,15 @@ const TURNS_MAX: usize = 1000;
 pub(crate) struct Bench {
     runtime: Runtime,
     worker: LoneWorker,
-    client: TcpStream,
+    /// Where clients connect.
+    listener: TcpListener,
+    client: Option<TcpStream>,
+    /// The router's end of a connection that it does not have yet.
+    arrived: Option<TcpStream>,
     replicas: Vec<Replica>,
+    request: Vec<u8>,
     answer: Vec<u8>,
-    closes: bool,
+    shape: Shape,
 }
 
 struct Replica {
@@ -86,19 +94,28 @@ impl Bench {
         let log = LogTarget::File("/dev/null".into());
         let worker = runtime.block_on(LoneWorker::start(&world, &log)).expect("the worker starts");
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-        let client = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("a connection");
+        let word = |closes| if closes { "close" } else { "keep-alive" };
+        let request = REQUEST.replace("CONNECTION", word(shape == Shape::Fresh)).into_bytes();
+        let answer = ANSWER.replace("CONNECTION", word(shape == Shape::Closing)).into_bytes();
+        Self { runtime, worker, listener, client: None, arrived: None, replicas, request, answer, shape }
+    }
+
+    /// A client connects.
+    fn connect(&mut self) -> TcpStream {
+        let client = TcpStream::connect(self.listener.local_addr().expect("it is bound")).expect("a connection");
         client.set_nodelay(true).expect("a connected socket takes options");
         client.set_nonblocking(true).expect("a connected socket takes options");
-        let (socket, _) = listener.accept().expect("the connection arrives");
-        runtime.block_on(async { worker.serve(socket) }).expect("the worker takes it");
-        let closes = shape == Shape::Closing;
-        let answer = ANSWER.replace("CONNECTION", if closes { "close" } else { "keep-alive" }).into_bytes();
-        Self { runtime, worker, client, replicas, answer, closes }
+        let (socket, _) = self.listener.accept().expect("the connection arrives");
+        self.arrived = Some(socket);
+        client
     }
 
     /// Whatever the worker has to do now: a look at the sockets, the tasks that are ready then, and another look.
     pub(crate) fn turn(&mut self) {
         self.runtime.block_on(async {
+            if let Some(socket) = self.arrived.take() {
+                self.worker.serve(socket).expect("the worker takes it");
+            }
             yield_now().await;
             yield_now().await;
         });
@@ -106,19 +123,26 @@ impl Bench {
 
     /// One exchange; `turn` is called as often as it takes.
     pub(crate) fn exchange(&mut self, mut turn: impl FnMut(&mut Self)) {
-        self.client.write_all(REQUEST).expect("the router reads");
+        let mut client = self.client.take().unwrap_or_else(|| self.connect());
+        client.write_all(&self.request).expect("the router reads");
+        let closes = self.shape == Shape::Closing;
         self.until("the request reaches a replica", &mut turn, |bench| {
-            bench.replicas.iter_mut().any(|replica| replica.serve(&bench.answer, bench.closes))
+            bench.replicas.iter_mut().any(|replica| replica.serve(&bench.answer, closes))
         });
-        self.until("the answer reaches the client", &mut turn, |bench| {
+        self.until("the answer reaches the client", &mut turn, |_| {
             let mut buffer = [0; 4096];
-            let Some(read) = read(&mut bench.client, &mut buffer) else { return false };
+            let Some(read) = read(&mut client, &mut buffer) else { return false };
             assert!(read.starts_with(b"HTTP/1.1 200") && read.ends_with(ANSWER_END), "{}", read.escape_ascii());
             true
         });
+        if self.shape == Shape::Fresh {
+            assert_eq!(client.read(&mut [0]).expect("the router has closed the connection"), 0);
+        } else {
+            self.client = Some(client);
+        }
     }
 
-    fn until(&mut self, what: &str, turn: &mut impl FnMut(&mut Self), done: impl Fn(&mut Self) -> bool) {
+    fn until(&mut self, what: &str, turn: &mut impl FnMut(&mut Self), mut done: impl FnMut(&mut Self) -> bool) {
         for _ in 0..TURNS_MAX {
             turn(self);
             if done(self) {

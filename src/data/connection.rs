@@ -17,12 +17,11 @@ use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::exchange::{exchange, open, record_unreadable};
-use super::headers::{self, Census};
+use super::headers::{self, Census, Kind};
 use super::link::{Doing, Link};
 use super::socket::Socket;
 use super::stream::AnswerBody;
@@ -64,20 +63,22 @@ pub(crate) fn spawn(
     place: Option<OwnedSemaphorePermit>,
 ) {
     let guard = Guard::new(worker.clone());
-    tokio::spawn(async move {
+    // In a box: a task of this size would be copied several times on its way, and aligned to 128 bytes, for which the
+    // allocator goes a longer way.
+    tokio::spawn(Box::pin(async move {
         serve(&guard.0, socket, peer, tls).await;
         drop((guard, place));
-    });
+    }));
 }
 
 async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>) {
     let Some(peer) = proxied::client(worker, &mut socket, peer).await else { return };
     let Some(place) = worker.shared.place(&worker.shared.addresses, peer.ip()) else {
-        return turn_away(worker, socket, tls.is_some()).await;
+        return Box::pin(turn_away(worker, socket, tls.is_some())).await;
     };
+    // What few connections come to is in a box, here and below, so that the others do not carry the size of it.
     let (transport, secured) = match tls {
         None => (Transport::Plain(socket), None),
-        // In a box, so that connections without TLS do not carry the size of a handshake.
         Some(tls) => match Box::pin(tls.open(worker, socket, peer.ip())).await {
             Some((transport, secured)) => (transport, Some(secured)),
             None => return,
@@ -118,11 +119,11 @@ async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tl
                 if link.is_broken() {
                     parts.io.reset_on_close();
                 } else if link.is_unread() {
-                    parts.io.linger().await;
+                    Box::pin(parts.io.linger()).await;
                 }
                 return;
             }
-            End::Overdue(doing) => return cut_off(&link, doing, parts.io).await,
+            End::Overdue(doing) => return Box::pin(cut_off(&link, doing, parts.io)).await,
             End::Forced | End::Deaf => return,
         }
     }
@@ -168,7 +169,6 @@ fn http1_builder(worker: &Worker) -> http1::Builder {
     let limits = worker.limits();
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
         // The watch below keeps time, with one alarm for a connection instead of one for a head.
         .header_read_timeout(None)
         .max_header_size(limits.head_bytes_max)
@@ -200,16 +200,18 @@ async fn handle(link: Arc<Link>, request: Request<Incoming>, is_last: bool) -> A
     let version = request.version();
     let worker = link.worker.clone();
     let census = Census::of(request.headers());
+    let mut leaves = is_last || (census.has(Kind::Connection) && headers::wants_close(request.headers()));
     let ledger = open(&link, &request, census);
     let id = ledger.record.request_id.clone();
-    let exchange = AssertUnwindSafe(exchange(link, request, census, ledger)).catch_unwind();
+    let exchange = AssertUnwindSafe(exchange(link.clone(), request, census, ledger)).catch_unwind();
     let mut response = exchange.await.unwrap_or_else(|_| respond::panicked(id));
     if version != Version::HTTP_2 {
         *response.version_mut() = Version::HTTP_11;
         // Closing gives back what the connection holds.
-        let leaves = is_last || worker.is_discouraging() || worker.shared.vitals.memory.is_short();
+        leaves |= worker.is_discouraging() || worker.shared.vitals.memory.is_short();
         if leaves && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            link.set_last();
         }
     }
     Ok(response)

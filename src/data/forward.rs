@@ -215,7 +215,7 @@ async fn attempt(
 }
 
 /// Waits for the head of the answer. The alarm is the deadline, or the end of the patience with a request body that is
-/// still on its way, whichever comes first.
+/// still on its way, or when a new connection is to be watched, whichever comes first.
 async fn wait_for_reply(
     worker: &Worker,
     pending: &mut Pending,
@@ -225,20 +225,25 @@ async fn wait_for_reply(
 ) -> Result<super::pending::Reply, Failure> {
     let body_timeout = worker.limits().body_timeout;
     let mut due = if ledger.upload.is_some() { deadline.min(now + body_timeout) } else { deadline };
-    let mut alarm = ledger.take_alarm(due);
+    let mut watch_at = pending.unwatched_for().map(|silence| now + silence);
+    let mut alarm = ledger.take_alarm(watch_at.map_or(due, |at| at.min(due)));
     let reply = poll_fn(|cx| {
         if let Poll::Ready(Some(reply)) = pending.poll(cx) {
             return Poll::Ready(Ok(reply));
         }
         while alarm.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
+            if watch_at.is_some_and(|at| at <= now) {
+                watch_at = None;
+                pending.keep_watch();
+            }
             // A body that waits for the replica to read on is not the client's fault.
             let next = || ledger.upload.as_ref().and_then(|upload| upload.waits_until(now));
             match judge_ring(now, due, deadline, next) {
                 Ok(at) => due = at,
                 Err(failure) => return Poll::Ready(Err(failure)),
             }
-            alarm.as_mut().reset(due.into());
+            alarm.as_mut().reset(watch_at.map_or(due, |at| at.min(due)).into());
         }
         Poll::Pending
     })
@@ -256,7 +261,7 @@ fn judge_ring(
     next: impl FnOnce() -> Option<Instant>,
 ) -> Result<Instant, Failure> {
     if now < due {
-        // It was set by an exchange before.
+        // It was set by an exchange before, or for something else.
         return Ok(due);
     }
     if now >= deadline {

@@ -4,9 +4,9 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite as _, Interest};
 use tokio::net::TcpStream;
 
 /// Up to here pieces are copied together.
@@ -36,11 +36,40 @@ pub(crate) fn poll_write_all_of(
     }
 }
 
+/// The same for the end of an answer after which the connection is shut down: small ones wait for that, so that one packet
+/// says both.
+#[cfg_attr(not(target_os = "linux"), expect(unused_mut, reason = "other kernels do not let bytes wait"))]
+pub(crate) fn poll_write_last_of(
+    mut socket: Pin<&mut TcpStream>,
+    cx: &mut Context<'_>,
+    pieces: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    #[cfg(target_os = "linux")]
+    if pieces.iter().map(|piece| piece.len()).sum::<usize>() <= TOGETHER_MAX {
+        use rustix::net::{SendFlags, send};
+        return TOGETHER.with_borrow_mut(|together| {
+            together.clear();
+            pieces.iter().for_each(|piece| together.extend_from_slice(piece));
+            loop {
+                ready!(socket.as_mut().poll_write_ready(cx))?;
+                let sent = socket.try_io(Interest::WRITABLE, || {
+                    Ok(send(&*socket, together, SendFlags::MORE | SendFlags::NOSIGNAL)?)
+                });
+                match sent {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    sent => return Poll::Ready(sent),
+                }
+            }
+        });
+    }
+    poll_write_all_of(socket, cx, pieces)
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
 
-    use tokio::io::AsyncReadExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -60,6 +89,24 @@ mod tests {
             assert!(written == whole.len() || shape.len() == 3 && written > 0, "{written} of {shape:?}");
             let mut read = vec![0; written];
             reader.read_exact(&mut read).await.unwrap();
+            assert_eq!(read, whole[..written], "{shape:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_pieces_arrive_with_the_end() {
+        for shape in [&[5][..], &[100, 36], &[TOGETHER_MAX, 1], &[1, 1 << 16, 2]] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut writer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (mut reader, _) = listener.accept().await.unwrap();
+            let pieces: Vec<Vec<u8>> = (b'a'..).zip(shape).map(|(byte, length)| vec![byte; *length]).collect();
+            let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+            let written = poll_fn(|cx| poll_write_last_of(Pin::new(&mut writer), cx, &slices)).await.unwrap();
+            let whole = pieces.concat();
+            assert!(written == whole.len() || shape.len() == 3 && written > 0, "{written} of {shape:?}");
+            writer.shutdown().await.unwrap();
+            let mut read = Vec::new();
+            reader.read_to_end(&mut read).await.unwrap();
             assert_eq!(read, whole[..written], "{shape:?}");
         }
     }

@@ -215,6 +215,11 @@ fn remove_named(headers: &mut HeaderMap, connection: &HeaderValue, census: Censu
     }
 }
 
+/// Whether the client says that it sends no other request.
+pub(crate) fn wants_close(headers: &HeaderMap) -> bool {
+    headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
 /// The protocol that the client wants to change to, where it may.
 pub(crate) fn wanted_upgrade(parts: &Parts, census: Census) -> Option<HeaderValue> {
     if !census.has(Kind::Upgrade) {

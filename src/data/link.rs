@@ -24,19 +24,9 @@ use crate::core::addresses::Place;
 use crate::core::count::micros;
 use crate::core::outcome::Outcome;
 
-/// What a connection is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Doing {
-    /// Waiting for the first byte of the next request.
-    Idle = 0,
-    /// Reading a head.
-    Head = 1,
-    /// At least one exchange is under way.
-    Exchange = 2,
-    /// Waiting for the first byte of the first request.
-    Fresh = 3,
-}
+pub(crate) use self::doing::Doing;
+
+mod doing;
 
 /// Since when a head is coming whose time was not taken yet.
 const UNTIMED: u64 = u64::MAX;
@@ -81,6 +71,8 @@ pub(crate) struct Link {
     broken: AtomicBool,
     /// Whether a request was answered before all of it was read.
     unread: AtomicBool,
+    /// Whether the connection ends with the answer under way.
+    last: AtomicBool,
     /// Whether the connection has turned out to speak HTTP/2.
     is_http2: AtomicBool,
     /// Since when its client of HTTP/2 has been told to leave and has not answered the PING that goes with it, in
@@ -109,7 +101,7 @@ impl Link {
             place: None,
             tls: None,
             // An address is always a valid value.
-            ip: HeaderValue::from_str(&peer.ip().to_canonical().to_string())
+            ip: HeaderValue::try_from(peer.ip().to_canonical().to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             fault_id,
             doing: AtomicU8::new(Doing::Fresh as u8),
@@ -125,6 +117,7 @@ impl Link {
             flooded: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            last: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
             unanswered_us: AtomicU64::new(0),
             allowed: AtomicU32::new(0),
@@ -257,13 +250,7 @@ impl Link {
 
     /// What it is doing, and since when.
     pub(crate) fn doing(&self) -> (Doing, u64) {
-        let doing = match self.doing.load(Ordering::Relaxed) {
-            0 => Doing::Idle,
-            1 => Doing::Head,
-            3 => Doing::Fresh,
-            _ => Doing::Exchange,
-        };
-        (doing, self.since_us.load(Ordering::Relaxed))
+        (Doing::of(self.doing.load(Ordering::Relaxed)), self.since_us.load(Ordering::Relaxed))
     }
 
     /// Until when the client is waited for that a write is waiting for, on the router's clock in microseconds.
@@ -298,6 +285,16 @@ impl Link {
 
     pub(crate) fn is_unread(&self) -> bool {
         self.unread.load(Ordering::Relaxed)
+    }
+
+    /// The connection ends with the answer under way, and not because of it.
+    pub(crate) fn set_last(&self) {
+        self.last.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what is written now is the end of the last answer, so that the connection is shut down when it is out.
+    pub(super) fn writes_last(&self) -> bool {
+        self.last.load(Ordering::Relaxed) && self.owes.load(Ordering::Relaxed) && !self.is_unread() && !self.is_broken()
     }
 
     /// It speaks HTTP/2: bytes between requests are frames, not heads.

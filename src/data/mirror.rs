@@ -104,7 +104,7 @@ impl Copy {
         let replica = lease.replica().clone();
         let wire = &self.deployment.wire;
         let parked = self.worker.pool.take(replica.state.serial(), replica.address, wire, Instant::now());
-        let upstream = match parked {
+        let mut upstream = match parked {
             Some(upstream) => upstream,
             None => {
                 let connect = Upstream::connect(&self.worker, replica.address, wire);
@@ -121,6 +121,7 @@ impl Copy {
                 }
             }
         };
+        upstream.keep_watch();
         let (request, body) = (std::mem::take(&mut self.request), UploadBody::whole(body));
         let mut pending = Pending::send(upstream, request, body, Busy::new(lease, self.worker.clone()));
         let reply = poll_fn(|cx| pending.poll(cx)).await?;

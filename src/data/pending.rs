@@ -7,7 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
 
@@ -76,6 +76,7 @@ impl Busy {
 
     /// Nobody wants the rest of the answer.
     pub(crate) fn abandon_body(self, mut body: ReplicaBody) {
+        body.keep_watch();
         self.abandon(async move {
             drain(&mut body).await;
         });
@@ -167,6 +168,18 @@ impl Pending {
         Poll::Ready(reply)
     }
 
+    /// See [`Upstream::unwatched_for`].
+    pub(crate) fn unwatched_for(&self) -> Option<Duration> {
+        self.call.as_ref().and_then(Call::unwatched_for)
+    }
+
+    /// See [`Upstream::keep_watch`].
+    pub(crate) fn keep_watch(&mut self) {
+        if let Some(call) = &mut self.call {
+            call.keep_watch();
+        }
+    }
+
     /// After the reply: the slot.
     pub(crate) fn into_busy(mut self) -> Option<Busy> {
         self.busy.take()
@@ -180,6 +193,7 @@ impl Drop for Pending {
         if call.is_unsent() {
             return;
         }
+        call.keep_watch();
         busy.abandon(async move {
             if let Ok((head, start)) = poll_fn(|cx| call.poll(cx)).await {
                 drain(&mut call.answer(head, start).body).await;

@@ -50,10 +50,12 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request.
-    pub(crate) fn park(&self, serial: u64, upstream: Upstream, now: Instant) {
+    pub(crate) fn park(&self, serial: u64, mut upstream: Upstream, now: Instant) {
         if self.idle_max.is_zero() {
             return;
         }
+        // That its replica is still there is for the kernel to ask from now on: nobody waits for an answer.
+        upstream.keep_watch();
         let mut stacks = self.stacks.lock();
         let stack = stacks.entry(serial).or_default();
         if stack.len() < self.per_replica_max {

@@ -28,7 +28,8 @@ pub(crate) async fn client(worker: &Worker, socket: &mut TcpStream, peer: Socket
     }
     let mut phase = worker.shared.phase.clone();
     let taken = tokio::select! {
-        taken = timeout(limits.head_timeout, take_header(socket)) => taken,
+        // In a box, so that the connections of others do not carry the size of it.
+        taken = timeout(limits.head_timeout, Box::pin(take_header(socket))) => taken,
         _ = phase.wait_for(|phase| *phase >= Phase::Finishing) => return None,
     };
     let why = match taken {

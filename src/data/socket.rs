@@ -209,6 +209,7 @@ impl Write for Socket {
         }
         let written = match this.substitute {
             Some(_) => this.poll_substitute(cx),
+            None if this.link.writes_last() => this.io.inner_mut().transport_mut().poll_write_last(cx, bufs),
             None => Pin::new(&mut this.io).poll_write_vectored(cx, bufs),
         };
         this.note(&written);

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -90,18 +90,25 @@ impl Passing {
         io::Error::other(detail)
     }
 
-    /// The alarm is not set anew for each piece, which costs more than a look at the clock.
+    /// The alarm is not set anew for each piece, which costs more than a look at the clock. It rings first when a new
+    /// connection is to be watched.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.silent_since.get_or_insert_with(tokio::time::Instant::now);
         let until = since + self.silence_max;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        while alarm.as_mut().poll(cx).is_ready() {
-            if alarm.deadline() >= until {
+        loop {
+            let unwatched_for = self.body.as_ref().and_then(ReplicaBody::unwatched_for);
+            let due = unwatched_for.map_or(until, |silence| until.min(since + silence));
+            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            ready!(alarm.as_mut().poll(cx));
+            let rang = alarm.deadline();
+            if rang >= until {
                 return Poll::Ready(());
             }
-            alarm.as_mut().reset(until);
+            match &mut self.body {
+                Some(body) if rang >= due => body.keep_watch(),
+                _ => alarm.as_mut().reset(due),
+            }
         }
-        Poll::Pending
     }
 
     fn is_over(&self) -> bool {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::unconstrained;
 
 use super::replica_tls::{ReplicaSocket, shake_hands};
@@ -64,7 +64,7 @@ impl Upstream {
         tls: Option<Arc<ReplicaTls>>,
         unacknowledged_max: Duration,
     ) -> Self {
-        let silence = Silence::begin(socket.tcp(), unacknowledged_max);
+        let silence = Silence::new(unacknowledged_max);
         Self { socket, address, reused: false, tls, is_nodelay: false, silence }
     }
 
@@ -73,7 +73,7 @@ impl Upstream {
         if let Wire::Closed(why) = wire {
             return Err(io::Error::other(&**why));
         }
-        let socket = TcpStream::connect(address).await?;
+        let socket = connect(address).await?;
         let unacknowledged_max = worker.limits().upstream_unacknowledged;
         let Some(tls) = wire.tls() else {
             return Ok(Self::new(ReplicaSocket::Plain(socket), address, None, unacknowledged_max));
@@ -113,6 +113,16 @@ impl Upstream {
                 pin!(unconstrained(look)).poll(&mut cx).is_pending()
             }
         }
+    }
+
+    /// How long its replica may be silent before [`Self::keep_watch`] is due; `None` where it is not.
+    pub(crate) fn unwatched_for(&self) -> Option<Duration> {
+        self.silence.unkept_for()
+    }
+
+    /// From now on it ends when the replica is gone without a word.
+    pub(crate) fn keep_watch(&mut self) {
+        self.silence.keep(self.socket.tcp());
     }
 
     /// From now on small pieces are sent at once. Best effort: they arrive otherwise too, only later.
@@ -167,6 +177,16 @@ impl Upstream {
         self.silence.lift(self.socket.tcp());
         self.socket
     }
+}
+
+/// Opens the socket. The request follows at once, and what acknowledges it tells the replica that the connection is open:
+/// a packet that says nothing else is saved. What comes later is acknowledged as ever.
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Best effort: a packet more does no harm.
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(&socket).set_tcp_quickack(false);
+    socket.connect(address).await
 }
 
 #[cfg(test)]

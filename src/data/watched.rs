@@ -49,6 +49,10 @@ impl Watched {
         &self.transport
     }
 
+    pub(crate) fn transport_mut(&mut self) -> &mut Transport {
+        &mut self.transport
+    }
+
     pub(crate) fn into_transport(self) -> Transport {
         self.transport
     }

@@ -183,6 +183,30 @@ def test_a_replica_gone_in_the_middle_of_its_answer_ends_in_a_broken_one(patient
     router.comes_to_rest()
 
 
+def test_a_replica_gone_in_the_middle_of_its_answer_is_noticed_long_before_it_may_be_silent_no_longer(patient, far):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def half(connection):
+        take_request(connection)
+        connection.sendall(answer(b"x" * 100000)[:50000])
+        begun.set()
+        go_on.wait(30)
+
+    with Replica(half, far) as replica:
+        router = patient([replica.place], annotations=LONG, upstream_unacknowledged_ms=2000)
+        with ThreadPoolExecutor(1) as client:
+            seen = client.submit(read_all, router)
+            assert begun.wait(10)
+            far.drop()
+            status, id, _, whole = seen.result(30)
+        assert (status, whole) == (200, False)
+        line = router.logged(id)
+        assert (line["Outcome"], line["ErrorDetail"]) == ("stream_broken", "the replica broke off its answer")
+        go_on.set()
+        far.heal()
+    router.comes_to_rest()
+
+
 def read_all(router):
     """Status, id and length of an answer, and whether all of it came."""
     connection = connect(router)

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::data::gather::poll_write_all_of;
+use crate::data::gather::{poll_write_all_of, poll_write_last_of};
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -25,6 +25,15 @@ impl Transport {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// Writes the end of the last answer: see [`poll_write_last_of`].
+    pub(crate) fn poll_write_last(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(socket) => poll_write_last_of(Pin::new(socket), cx, bufs),
+            // What TLS has to say at the end is another write.
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 

@@ -10,6 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -123,6 +124,24 @@ impl ReplicaBody {
         match std::mem::replace(&mut self.source, Source::Gone) {
             Source::Own(upstream) if fit => Some(upstream),
             _ => None,
+        }
+    }
+
+    /// See [`Upstream::unwatched_for`].
+    pub(crate) fn unwatched_for(&self) -> Option<Duration> {
+        match &self.source {
+            Source::Own(upstream) => upstream.unwatched_for(),
+            Source::Shared(shared, _) => shared.lock().upstream.unwatched_for(),
+            Source::Gone => None,
+        }
+    }
+
+    /// See [`Upstream::keep_watch`].
+    pub(crate) fn keep_watch(&mut self) {
+        match &mut self.source {
+            Source::Own(upstream) => upstream.keep_watch(),
+            Source::Shared(shared, _) => shared.lock().upstream.keep_watch(),
+            Source::Gone => {}
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -78,6 +79,16 @@ impl Call {
     /// Whether the replica knows nothing of it. What TLS had taken may be out or not.
     pub(crate) fn is_unsent(&self) -> bool {
         !self.sending.is_under_way() && (self.upstream.is_plain() || !self.sending.has_begun())
+    }
+
+    /// See [`Upstream::unwatched_for`].
+    pub(crate) fn unwatched_for(&self) -> Option<Duration> {
+        self.upstream.unwatched_for()
+    }
+
+    /// See [`Upstream::keep_watch`].
+    pub(crate) fn keep_watch(&mut self) {
+        self.upstream.keep_watch();
     }
 
     /// Sends, and reads until the head is there. Then it is what it has become: see [`Self::answer`] and [`Self::broken`].

@@ -105,6 +105,19 @@ async fn only_a_connection_that_is_open_and_quiet_is_taken_from_the_pool_or_left
 }
 
 #[tokio::test]
+async fn the_kernel_watches_over_a_connection_from_its_first_rest_on() {
+    let (mut upstream, _theirs) = pair().await;
+    upstream.silence = Silence::new(Duration::from_secs(4));
+    let is_watched = |upstream: &Upstream| socket2::SockRef::from(upstream.socket.tcp()).keepalive().unwrap();
+    let pool = Pool::new(Duration::from_secs(60), 8);
+    assert!(!is_watched(&upstream) && upstream.unwatched_for().is_some());
+    let address = upstream.address;
+    pool.park(SERIAL, upstream, Instant::now());
+    let upstream = pool.take(SERIAL, address, &Wire::Plain, Instant::now()).unwrap();
+    assert!(is_watched(&upstream) && upstream.unwatched_for().is_none());
+}
+
+#[tokio::test]
 async fn a_connection_leads_to_one_address_by_one_kind_of_wire() {
     let (upstream, _theirs) = pair().await;
     let (address, other) = (upstream.address, SocketAddr::from(([127, 0, 0, 1], 1)));
