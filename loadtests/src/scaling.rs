@@ -25,9 +25,10 @@ const CONNECTIONS: [u32; 4] = [1, 8, 64, 1024];
 /// From so many connections on each worker has some.
 const SPREAD_FROM: u32 = 8;
 
-/// The least CPU time that a worker then has used, of that of the one that used most. Without a connection it is a
-/// thousandth; they differ by at most one connection, and each of them asks again as soon as it was answered.
-const SPREAD_MIN: f64 = 0.1;
+/// The least CPU time that a worker then has used, of that of the one that used most, in the median of the rounds. They
+/// differ by one connection at most, but not in CPU time alone: a worker may share its core with clients and replica while
+/// the other one has a core for itself. An idle one uses a thousandth.
+const SPREAD_MIN: f64 = 0.02;
 
 /// Files for 1,024 connections of clients and as many of replicas, and some more.
 const FILES: usize = 4096;
@@ -187,7 +188,7 @@ fn report(rows: &[Row], dir: &Path) -> anyhow::Result<Verdict> {
             percent(figures.replica_share),
             figures.spread.median
         );
-        if is_uneven(row.connections, figures.spread.least) {
+        if is_uneven(row.connections, figures.spread.median) {
             println!("{} connections left a worker idle", row.connections);
             verdict = Verdict::Failed;
         }
