@@ -38,7 +38,7 @@ tls: ## the router under a TLS scanner, OpenSSL and curl
 faults: ## silent and early replicas, clock jumps, no DNS; as root
 	@bash .ci/run faults
 
-loadtest: ## waiting, speed, latency, memory beside nginx, HAProxy, Envoy; a hostile crowd; judged; 45 minutes, quiet machine
+loadtest: ## waiting, speed, latency beside nginx, HAProxy, Envoy; churn, scaling, memory; a hostile crowd; judged; 45 minutes, quiet machine
 	@bash .ci/run loadtest
 
 loadtest-smoke: ## the same scenarios for seconds, not judged

@@ -31,6 +31,7 @@ pub(crate) mod pause;
 pub(crate) mod pending;
 pub(crate) mod pool;
 pub(crate) mod proxied;
+pub(crate) mod reach;
 pub(crate) mod redirect;
 pub(crate) mod replica_tls;
 pub(crate) mod respond;

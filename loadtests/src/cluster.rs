@@ -1,6 +1,7 @@
 //! An API server with one thing to do: list a fixed world, and tell of changed EndpointSlices at a given rate.
 //!
-//! One thread with its own runtime; dropping it ends it. The pods have addresses of a network that nobody is asked to
+//! One thread with its own runtime; dropping it ends it. It shares the machine with what is measured, so what it tells is
+//! written beforehand, up to the versions. The pods have addresses of a network that nobody is asked to
 //! reach: what changes here is never scored.
 
 use std::net::SocketAddr;
@@ -31,8 +32,21 @@ pub struct Cluster {
 #[derive(Clone)]
 struct World {
     deployments: usize,
+    /// Of each deployment the events that tell of it with one replica and with two.
+    events: Arc<Vec<[Event; 2]>>,
     rate: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
+}
+
+/// What comes before and after the version, of a line that tells of a changed slice.
+struct Event(String, String);
+
+impl Event {
+    fn of(number: usize, alone: bool) -> Self {
+        let line = json!({ "type": "MODIFIED", "object": slice(number, "VERSION", alone) }).to_string();
+        let (before, after) = line.split_once("VERSION").unwrap_or_default();
+        Self(before.to_owned(), after.to_owned())
+    }
 }
 
 impl Cluster {
@@ -41,7 +55,9 @@ impl Cluster {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         let address = listener.local_addr()?;
-        let world = World { deployments, rate: Arc::default(), sent: Arc::default() };
+        let events = (0..deployments).map(|number| [false, true].map(|alone| Event::of(number, alone)));
+        let events = Arc::new(events.collect());
+        let world = World { deployments, events, rate: Arc::default(), sent: Arc::default() };
         let (rate, sent) = (world.rate.clone(), world.sent.clone());
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -93,7 +109,7 @@ impl World {
         while lines.next_line().await?.is_some_and(|line| !line.is_empty()) {}
         let is_of = |plural: &str| asked.contains(&format!("/{plural}"));
         let (kind, version, objects): (_, _, Vec<Value>) = if is_of("endpointslices") {
-            let all = (0..self.deployments).map(|number| slice(number, LISTED, true));
+            let all = (0..self.deployments).map(|number| slice(number, &LISTED.to_string(), true));
             ("EndpointSliceList", "discovery.k8s.io/v1", all.collect())
         } else if is_of("services") {
             ("ServiceList", "v1", (0..self.deployments).map(service).collect())
@@ -135,8 +151,8 @@ impl World {
                 let number = usize::try_from(told).unwrap_or(0) % self.deployments;
                 // A second replica comes and goes.
                 let alone = (told / self.deployments as u64) % 2 == 1;
-                let event = json!({ "type": "MODIFIED", "object": slice(number, LISTED + told, alone) });
-                chunk.push_str(&format!("{event}\n"));
+                let Event(before, after) = &self.events[number][usize::from(alone)];
+                chunk.push_str(&format!("{before}{}{after}\n", LISTED + told));
                 self.sent.fetch_add(1, Ordering::Relaxed);
             }
             if !chunk.is_empty() {
@@ -161,7 +177,7 @@ fn service(number: usize) -> Value {
     })
 }
 
-fn slice(number: usize, version: u64, alone: bool) -> Value {
+fn slice(number: usize, version: &str, alone: bool) -> Value {
     let pod = |last: usize| {
         json!({
             "addresses": [format!("198.18.{}.{}", number / 100 % 250, number % 100 * 2 + last)],
@@ -174,9 +190,24 @@ fn slice(number: usize, version: u64, alone: bool) -> Value {
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {
             "name": format!("churn-{number}-a"), "namespace": "churn", "uid": format!("slice-{number}"),
-            "resourceVersion": version.to_string(),
+            "resourceVersion": version,
             "labels": { "kubernetes.io/service-name": format!("churn-{number}") }
         },
         "addressType": "IPv4", "ports": [{ "name": "http", "port": 5001 }], "endpoints": pods
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_a_slice_once_it_has_its_version() {
+        for alone in [false, true] {
+            let Event(before, after) = Event::of(7, alone);
+            let event: Value = serde_json::from_str(&format!("{before}1234{after}")).unwrap();
+            assert_eq!(event, json!({ "type": "MODIFIED", "object": slice(7, "1234", alone) }));
+            assert_eq!(event["object"]["endpoints"].as_array().unwrap().len(), 2 - usize::from(alone));
+        }
+    }
 }

@@ -23,6 +23,7 @@ mod process;
 mod replica;
 mod report;
 mod router;
+mod scaling;
 mod soak;
 mod speed;
 mod waiting;
@@ -33,7 +34,7 @@ use clap::{Parser, Subcommand};
 
 use crate::report::Verdict;
 
-/// Scorefront beside its peers: waiting, speed, latency, churn, memory; and alone: crowd, fairness, soak.
+/// Scorefront beside its peers: waiting, speed, latency, churn, memory; and alone: scaling, crowd, fairness, soak.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Arguments {
@@ -51,6 +52,8 @@ enum Scenario {
     Latency(latency::Arguments),
     /// What 1,000 changed EndpointSlices a second do to requests.
     Churn(churn::Arguments),
+    /// Requests per second and their cost with one worker and with two, with few connections and with many.
+    Scaling(scaling::Arguments),
     /// Resident memory at rest and with 10,000 idle connections.
     Memory(memory::Arguments),
     /// Good requests beside thousands of clients that are as slow as can be.
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Scenario::Speed(arguments) => speed::run(&arguments),
         Scenario::Latency(arguments) => latency::run(&arguments),
         Scenario::Churn(arguments) => churn::run(&arguments),
+        Scenario::Scaling(arguments) => scaling::run(&arguments),
         Scenario::Memory(arguments) => memory::run(&arguments),
         Scenario::Floor(arguments) => floor::run(&arguments).map(|()| Verdict::Passed).map_err(Into::into),
         Scenario::Origin(arguments) => origin::run(&arguments).map(|()| Verdict::Passed).map_err(Into::into),

@@ -1,14 +1,17 @@
 //! A replica for what nginx does not give: it reads the whole request body before it answers, gives big answers, and
 //! answers as a stream of events.
 //!
-//! One thread, one task for each connection; keep-alive. Request bodies must have a length.
+//! One thread, one task for each connection; keep-alive. Request bodies must have a length. A connection costs next to
+//! nothing, and thousands may come at once: a front-end that has stood still for a second, as virtual machines do, opens
+//! one for each request that came meanwhile.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::replica::SERVICE_HEADER;
 
@@ -20,6 +23,9 @@ pub const EVENTS_PER_SECOND: u64 = 100;
 
 /// The longest that one stream of events lasts.
 const EVENTS_MAX: u64 = 60 * EVENTS_PER_SECOND;
+
+/// Connections that the kernel holds until they are accepted, as many as the front-ends are given and nginx as a replica.
+const BACKLOG: u32 = 4096;
 
 /// How it answers.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -47,32 +53,50 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let listener = TcpListener::bind(arguments.listen).await?;
+        let listener = listen(arguments.listen)?;
+        let answers = Arc::new(Answers::new());
         loop {
             let (stream, _) = listener.accept().await?;
-            let way = arguments.way;
+            let (way, answers) = (arguments.way, answers.clone());
             tokio::spawn(async move {
                 // A connection that ends in an error is the front-end's affair.
-                drop(serve(stream, way).await);
+                drop(serve(stream, way, &answers).await);
             });
         }
     })
 }
 
-async fn serve(stream: TcpStream, way: Way) -> io::Result<()> {
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Whole answers, made once for all connections.
+struct Answers {
+    small: Vec<u8>,
+    big: Vec<u8>,
+}
+
+impl Answers {
+    fn new() -> Self {
+        Self { small: answer(br#"{"predictions":[0],"model":"iris:1"}"#), big: answer(&vec![b'x'; BIG]) }
+    }
+}
+
+async fn serve(stream: TcpStream, way: Way, answers: &Answers) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (reading, mut writing) = stream.into_split();
     let mut reading = BufReader::with_capacity(64 << 10, reading);
-    let small = answer(br#"{"predictions":[0],"model":"iris:1"}"#);
-    let big = answer(&vec![b'x'; BIG]);
     while let Some(length) = read_head(&mut reading).await? {
         tokio::io::copy(&mut (&mut reading).take(length), &mut tokio::io::sink()).await?;
         match way {
-            Way::Small => writing.write_all(&small).await?,
-            Way::Big if length > 0 => writing.write_all(&big).await?,
+            Way::Small => writing.write_all(&answers.small).await?,
+            Way::Big if length > 0 => writing.write_all(&answers.big).await?,
             Way::Events if length > 0 => return events(&mut writing).await,
             // Not a scoring request: whoever started this looks whether it is there.
-            Way::Big | Way::Events => writing.write_all(&small).await?,
+            Way::Big | Way::Events => writing.write_all(&answers.small).await?,
         }
     }
     Ok(())
@@ -133,6 +157,9 @@ pub fn nanos_now() -> u64 {
 mod tests {
     use super::*;
 
+    /// One that finds no place waits in vain, however long: nobody accepts.
+    const PATIENCE: Duration = Duration::from_secs(5);
+
     async fn lengths(text: &str) -> Vec<io::Result<Option<u64>>> {
         let mut reading = text.as_bytes();
         let mut all = Vec::new();
@@ -154,5 +181,18 @@ mod tests {
     #[tokio::test]
     async fn a_body_without_a_length_is_an_error() {
         assert!(lengths("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").await[0].is_err());
+    }
+
+    /// More connections than any default backlog holds, before the first is accepted.
+    #[tokio::test]
+    async fn a_burst_of_connections_is_held_until_it_is_accepted() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
+        let burst = 1500.min(somaxconn);
+        crate::machine::allow_open_files(burst).unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..burst {
+            clients.push(std::net::TcpStream::connect_timeout(&listener.local_addr().unwrap(), PATIENCE).unwrap());
+        }
     }
 }

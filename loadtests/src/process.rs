@@ -1,5 +1,6 @@
 //! Processes that a scenario starts: pinned, watched, and ended with it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -76,8 +77,7 @@ impl Process {
 
     /// User and system time so far, of all its threads and children.
     pub fn cpu_time(&self) -> anyhow::Result<Duration> {
-        let ticks = ticks_of(self.child.id())?;
-        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+        Ok(in_time(ticks_of(self.child.id())?))
     }
 
     /// The process id.
@@ -92,16 +92,21 @@ impl Process {
 
     /// User and system time so far, of its threads whose names do not begin like this.
     pub fn cpu_time_beside(&self, prefix: &str) -> anyhow::Result<Duration> {
-        let mut ticks = 0;
+        let threads = self.cpu_time_by_thread()?;
+        Ok(threads.iter().filter(|(name, _)| !name.starts_with(prefix)).map(|(_, time)| *time).sum())
+    }
+
+    /// User and system time so far, by the names of its threads.
+    pub fn cpu_time_by_thread(&self) -> anyhow::Result<BTreeMap<String, Duration>> {
+        let mut times = BTreeMap::<_, Duration>::new();
         for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             let folder = thread?.path();
             // A thread may have ended since the directory was read.
             let Ok(name) = fs::read_to_string(folder.join("comm")) else { continue };
-            if !name.starts_with(prefix) {
-                ticks += own_ticks(&fs::read_to_string(folder.join("stat")).unwrap_or_default()).unwrap_or(0);
-            }
+            let ticks = own_ticks(&fs::read_to_string(folder.join("stat")).unwrap_or_default()).unwrap_or(0);
+            *times.entry(name.trim_end().to_owned()).or_default() += in_time(ticks);
         }
-        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+        Ok(times)
     }
 
     /// Resident memory now.
@@ -148,12 +153,26 @@ fn ticks_of(pid: u32) -> anyhow::Result<u64> {
     Ok(own + children)
 }
 
+/// User and system time of all children of this process that have ended, and of theirs.
+pub fn cpu_time_of_ended_children() -> anyhow::Result<Duration> {
+    Ok(in_time(two_fields(&fs::read_to_string("/proc/self/stat")?, 16)?))
+}
+
 /// User and system time of a line of `stat`.
 fn own_ticks(stat: &str) -> anyhow::Result<u64> {
-    // The second field is the command in brackets, which may hold spaces; utime and stime are fields 14 and 15.
+    two_fields(stat, 14)
+}
+
+/// The sum of a field of a line of `stat` and the next one; the first is number 1.
+fn two_fields(stat: &str, number: usize) -> anyhow::Result<u64> {
+    // The second field is the command in brackets, which may hold spaces.
     let after_command = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
-    let times = after_command.split(' ').skip(11).take(2).map(str::parse::<u64>);
-    Ok(times.collect::<Result<Vec<_>, _>>()?.iter().sum())
+    let fields = after_command.split(' ').skip(number - 3).take(2).map(str::parse::<u64>);
+    Ok(fields.collect::<Result<Vec<_>, _>>()?.iter().sum())
+}
+
+fn in_time(ticks: u64) -> Duration {
+    Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
 }
 
 /// A port of loopback that was free a moment ago. The peers must be told a port: they cannot tell which they got.
@@ -207,6 +226,21 @@ mod tests {
         }
         drop(process);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn cpu_time_is_known_by_thread_and_that_of_children_once_they_have_ended() {
+        let before = cpu_time_of_ended_children().unwrap();
+        let spin = ["-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; exec sleep 60"].map(str::to_owned);
+        let process = Process::start("sleep", None, Path::new("/bin/sh"), &spin, &std::env::temp_dir()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let spent = || process.cpu_time_by_thread().unwrap().get("sleep").copied().unwrap_or_default();
+        while spent() < Duration::from_millis(20) {
+            assert!(Instant::now() < deadline, "no time by that name: {:?}", process.cpu_time_by_thread());
+            thread::sleep(Duration::from_millis(10));
+        }
+        drop(process);
+        assert!(cpu_time_of_ended_children().unwrap() >= before + Duration::from_millis(20));
     }
 
     #[test]

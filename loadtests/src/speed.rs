@@ -6,7 +6,7 @@
 pub mod clients;
 mod judge;
 mod shapes;
-mod wrk;
+pub mod wrk;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-pub use self::shapes::DEPLOYMENTS;
+pub use self::judge::machine;
+pub use self::shapes::{Body, DEPLOYMENTS};
 use self::shapes::{FrontEnd, Load, Replica, SHAPES, Shape};
 use self::wrk::{H2load, Loaded, Wrk};
 use crate::contenders::{Certificate, Contender, Face, Nginx, Starter, log_name};

@@ -2,7 +2,8 @@
 //!
 //! What may be tried again, never past the deadline, at most `max-attempts` times and within the deployment's retry
 //! budget:
-//! - a connect that was refused or timed out, or a TLS handshake that failed: nothing was sent;
+//! - a connect that was refused or timed out, or a TLS handshake that failed: nothing was sent (a slow one is not waited for
+//!   where another request leaves its connection meanwhile: [`reach`]);
 //! - a reused connection that died before the first byte of the answer: the replica closed it while it idled. It may
 //!   also have died in the middle of the work, which is why `retry-reused: "false"` switches this off. It is dead too when
 //!   the replica acknowledges nothing for `upstream-unacknowledged-ms`; that counts like a connect that failed.
@@ -15,17 +16,16 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use tokio::time::timeout_at;
-
 use super::admit;
 use super::entry;
 use super::health::{is_our_shortage, is_without_descriptors, note_connect_failure, note_connect_success};
 use super::ledger::Ledger;
 use super::outgoing::Outgoing;
 use super::pending::{Busy, Lease, Pending};
+use super::reach;
 use super::respond::Refused;
 use super::upload::Flaw;
-use super::upstream::{Answered, Cause, HeadFlaw, Upstream};
+use super::upstream::{Answered, Cause, HeadFlaw};
 use super::vanished::{self, is_silence};
 use super::worker::Worker;
 use crate::core::limits::Limits;
@@ -152,31 +152,30 @@ async fn attempt(
     let parked = if plan.may_reuse { take() } else { None };
     let counts = &worker.shared.vitals.connections;
     let upstream = match parked {
-        Some(upstream) => {
-            counts.upstream_reused.bump(worker.index);
-            upstream
-        }
+        Some(upstream) => upstream,
         None => {
             let until = deadline.min(now + worker.limits().connect_timeout);
-            let connect = Upstream::connect(worker, replica.address, &deployment.wire);
-            match timeout_at(until.into(), connect).await {
-                Ok(Ok(upstream)) => {
-                    counts.upstream_opened.bump();
-                    note_connect_success(worker, deployment, replica);
-                    now = Instant::now();
-                    upstream
-                }
+            let upstream = match reach::connect(worker, replica, &deployment.wire, now, until).await {
+                Ok(Ok(upstream)) => upstream,
                 Ok(Err(error)) => return Err(Failure::Connect(lease, error)),
                 Err(_) if until == deadline => return Err(Failure::Deadline),
                 Err(_) => {
                     let error = io::Error::new(io::ErrorKind::TimedOut, overdue(deployment));
                     return Err(Failure::Connect(lease, error));
                 }
-            }
+            };
+            now = Instant::now();
+            upstream
         }
     };
-    bad.clear();
     let reused = upstream.reused;
+    if reused {
+        counts.upstream_reused.bump(worker.index);
+    } else {
+        counts.upstream_opened.bump();
+        note_connect_success(worker, deployment, replica);
+    }
+    bad.clear();
     // What was sent on a new connection is not sent again.
     let body = outgoing.body(reused && !plan.last && deployment.settings.retry_reused);
     let mut pending = Pending::send(upstream, outgoing.take_head(), body, Busy::new(lease, worker.clone()));

@@ -8,6 +8,7 @@ mod cors;
 mod downgrade;
 mod drain;
 mod early;
+mod full_backlog;
 mod h2_floods;
 mod hostile;
 mod limits;

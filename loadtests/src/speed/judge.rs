@@ -122,7 +122,7 @@ pub fn write(results: &[Value], dir: &Path) -> anyhow::Result<()> {
 }
 
 /// On what it was measured.
-fn machine() -> Value {
+pub fn machine() -> Value {
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
     let model = read("/proc/cpuinfo")
         .lines()

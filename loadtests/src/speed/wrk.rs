@@ -1,4 +1,5 @@
-//! Debian's load generators: wrk for HTTP/1.1, h2load for HTTP/2. On the other core; a request that fails is an error.
+//! Debian's load generators: wrk for HTTP/1.1, h2load for HTTP/2. On the other core, if nothing else is said; a request that
+//! fails is an error.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ pub struct Wrk {
     script: PathBuf,
     connections: u32,
     scheme: &'static str,
+    core: Option<&'static str>,
 }
 
 impl Wrk {
@@ -52,16 +54,23 @@ wrk.headers["Authorization"] = "Bearer {KEY}"
         }
         std::fs::write(&script, text)?;
         let scheme = if tls { "https" } else { "http" };
-        Ok(Self { program: find_program("wrk", "wrk")?, script, connections, scheme })
+        Ok(Self { program: find_program("wrk", "wrk")?, script, connections, scheme, core: Some(CORE) })
+    }
+
+    /// The same wherever the kernel likes.
+    pub fn on_any_core(self) -> Self {
+        Self { core: None, ..self }
     }
 
     pub fn load(&self, target: SocketAddr, seconds: u32) -> anyhow::Result<Loaded> {
-        let output = on_the_other_core(
-            Command::new(&self.program)
-                .args(["-t1", "--latency", &format!("-c{}", self.connections), &format!("-d{seconds}s"), "-s"])
-                .arg(&self.script)
-                .arg(format!("{}://{target}{PATH}", self.scheme)),
-        )?;
+        let mut wrk = Command::new(&self.program);
+        wrk.args(["-t1", "--latency", &format!("-c{}", self.connections), &format!("-d{seconds}s"), "-s"])
+            .arg(&self.script)
+            .arg(format!("{}://{target}{PATH}", self.scheme));
+        let output = match self.core {
+            Some(core) => on_core(core, &wrk)?,
+            None => wrk.output().context("start wrk")?,
+        };
         let printed = String::from_utf8_lossy(&output.stdout);
         requests_in(&printed)
             .with_context(|| format!("wrk on {target}: {printed}{}", String::from_utf8_lossy(&output.stderr)))
@@ -82,7 +91,8 @@ impl H2load {
     }
 
     pub fn load(&self, target: SocketAddr, seconds: u32) -> anyhow::Result<Loaded> {
-        let output = on_the_other_core(
+        let output = on_core(
+            CORE,
             Command::new(&self.program)
                 .args(["-t1", "-c16", "-m16", &format!("-D{seconds}"), "-d"])
                 .arg(&self.body)
@@ -94,9 +104,9 @@ impl H2load {
     }
 }
 
-fn on_the_other_core(command: &Command) -> anyhow::Result<Output> {
+fn on_core(core: &str, command: &Command) -> anyhow::Result<Output> {
     let mut pinned = Command::new("taskset");
-    pinned.args(["--cpu-list", CORE]).arg(command.get_program()).args(command.get_args());
+    pinned.args(["--cpu-list", core]).arg(command.get_program()).args(command.get_args());
     pinned.output().context("start taskset (Debian package util-linux)")
 }
 

@@ -118,6 +118,27 @@ async fn the_kernel_watches_over_a_connection_from_its_first_rest_on() {
 }
 
 #[tokio::test]
+async fn a_parked_connection_goes_to_the_first_that_waits_and_is_not_lost_with_one_that_left() {
+    let pool = Pool::new(Duration::from_secs(60), 8);
+    let (gone, first, mut second) = (pool.wait(SERIAL), pool.wait(SERIAL), pool.wait(SERIAL));
+    drop(gone);
+    pool.sweep(Instant::now());
+    let (upstream, _theirs) = pair().await;
+    let address = upstream.address;
+    pool.park(SERIAL, upstream, Instant::now());
+    assert_eq!(pool.count(), 0);
+    let turn = poll_fn(|cx| Poll::Ready(Pin::new(&mut second).poll(cx).is_pending()));
+    assert!(turn.await, "the first one comes first");
+    // It went another way in the moment when it was given the connection.
+    drop(first);
+    let upstream = second.await.unwrap();
+    let parked = Instant::now();
+    pool.park(SERIAL, upstream, parked);
+    let take = |since| pool.take_new(SERIAL, address, &Wire::Plain, since).is_some();
+    assert!(!take(parked + Duration::from_nanos(1)) && take(parked) && !take(parked));
+}
+
+#[tokio::test]
 async fn a_connection_leads_to_one_address_by_one_kind_of_wire() {
     let (upstream, _theirs) = pair().await;
     let (address, other) = (upstream.address, SocketAddr::from(([127, 0, 0, 1], 1)));

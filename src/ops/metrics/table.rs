@@ -193,7 +193,7 @@ metrics! {
     TLS_HANDSHAKES_LIMIT = Gauge "scorefront_tls_open_handshakes_limit" &[],
         "Most TLS handshakes that may be under way (tls-handshakes-max); more wait";
     UPSTREAM_HANDSHAKES = Counter "scorefront_upstream_tls_handshakes_total" &["result"],
-        "TLS handshakes with replicas that are over: full, resumed, failed, given_up (connect-timeout-ms passed, or the client left)";
+        "TLS handshakes with replicas that are over: full, resumed, failed, given_up (connect-timeout-ms passed, another connection came free, or the client left)";
     CERTIFICATE_DAYS = Gauge "scorefront_tls_certificate_expiry_days" &["source"],
         "Days until the certificate that clients are shown expires; negative when it has; absent where there is none";
     CERTIFICATE_PROBLEMS = Gauge "scorefront_tls_certificate_problems" &["source"],
