@@ -1,6 +1,6 @@
 # The checks themselves are in .ci/run, for both.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test unit cost peers tls faults ingress cluster deploy image loadtest loadtest-smoke soak fuzz fmt lint deny doc
+.PHONY: binary help quickstart test unit cost peers tls faults ingress cluster deploy image loadtest loadtest-smoke soak fuzz fmt lint deny doc
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ tls: ## the router under a TLS scanner, OpenSSL and curl
 
 faults: ## silent and early replicas, clock jumps, no DNS; as root
 	@bash .ci/run faults
+
+binary: ## the router as it is shipped, optimised by a trial run: target/shipped/scorefront
+	deploy/build-binary
 
 loadtest: ## waiting, speed, latency beside nginx, HAProxy, Envoy; churn, scaling, memory; a hostile crowd; judged; 45 minutes, quiet machine
 	@bash .ci/run loadtest

@@ -26,6 +26,7 @@ mod router;
 mod scaling;
 mod soak;
 mod speed;
+mod train;
 mod waiting;
 
 use std::process::ExitCode;
@@ -62,6 +63,8 @@ enum Scenario {
     Fairness(fairness::Arguments),
     /// Mixed load for a long time, while everything around the router changes.
     Soak(soak::Arguments),
+    /// A trial run for a build that counts what is called (`deploy/build-binary`).
+    Train(train::Arguments),
     /// The bare forwarder, as `speed` starts it.
     #[command(hide = true)]
     Floor(floor::Arguments),
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Scenario::Churn(arguments) => churn::run(&arguments),
         Scenario::Scaling(arguments) => scaling::run(&arguments),
         Scenario::Memory(arguments) => memory::run(&arguments),
+        Scenario::Train(arguments) => train::run(&arguments),
         Scenario::Floor(arguments) => floor::run(&arguments).map(|()| Verdict::Passed).map_err(Into::into),
         Scenario::Origin(arguments) => origin::run(&arguments).map(|()| Verdict::Passed).map_err(Into::into),
         Scenario::Clients(arguments) => speed::clients::run(&arguments).map(|()| Verdict::Passed),

@@ -4,10 +4,10 @@
 //! agree; memory and open files are flat; nothing is left at the end.
 
 mod account;
-mod authority;
+pub mod authority;
 mod churn;
 mod clients;
-mod link;
+pub mod link;
 mod log;
 mod raw;
 mod replica;

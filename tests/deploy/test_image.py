@@ -31,6 +31,7 @@ def buildah(tmp_path_factory):
         "BUILDER": "buildah",
         # What is tried here is the image. An optimised build takes minutes and only makes it smaller.
         "PROFILE": os.environ.get("PROFILE", "dev"),
+        "TRAIN_SECONDS": os.environ.get("TRAIN_SECONDS", "0"),
     }
 
     def call(*arguments, seconds=120):
