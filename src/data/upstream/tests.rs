@@ -131,7 +131,8 @@ async fn a_parked_connection_goes_to_the_first_that_waits_and_is_not_lost_with_o
     assert!(turn.await, "the first one comes first");
     // It went another way in the moment when it was given the connection.
     drop(first);
-    let upstream = second.await.unwrap();
+    let given = tokio::time::timeout(Duration::from_secs(20), second).await;
+    let upstream = given.expect("it goes to the next one").unwrap();
     let parked = Instant::now();
     pool.park(SERIAL, upstream, parked);
     let take = |since| pool.take_new(SERIAL, address, &Wire::Plain, since).is_some();
