@@ -37,6 +37,7 @@ use crate::ops::descriptors;
 use crate::ops::logging::Levels;
 use crate::ops::memory;
 use crate::ops::metrics::Metrics;
+use crate::ops::priority;
 use crate::ops::ready::Ready;
 use crate::ops::signal::Request;
 
@@ -157,6 +158,8 @@ impl App {
         let admin = tokio::spawn(self.admin.serve(state, reached(phases.clone(), Phase::Forced)));
         let ended = Arc::new(Notify::new());
         let workers = start_workers(&self.config, &shared, &self.access_log, &ended)?;
+        // After the workers have started, which would be as nice.
+        priority::give_way();
         serve_listeners(self.listeners, &workers, &phases);
         tracing::info!(
             target: "scorefront::start",

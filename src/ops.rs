@@ -6,6 +6,7 @@ pub mod descriptors;
 pub mod logging;
 pub mod memory;
 pub mod metrics;
+pub mod priority;
 pub mod ready;
 pub mod signal;
 mod spool;
