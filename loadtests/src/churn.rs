@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::cluster::Cluster;
 use crate::contenders::{Face, Starter};
 use crate::generator::Load;
+use crate::machine::Cores;
 use crate::report::{Rounds, Verdict, Waits};
 use crate::speed::{PATH, manifests};
 
@@ -56,12 +57,13 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     std::fs::create_dir_all(&arguments.dir)?;
     let dir = arguments.dir.canonicalize()?;
+    let cores = Cores::divide()?;
     let cluster = Cluster::start(DEPLOYMENTS)?;
     let kubeconfig = dir.join("kubeconfig");
     std::fs::write(&kubeconfig, cluster.kubeconfig())?;
     let (scorefront, envoy) = (&*arguments.scorefront, Path::new(""));
-    let starter = Starter { dir: &dir, core: None, scorefront, envoy, face: Face::PLAIN };
-    let (replica, _replica_process) = starter.origin(None, "small")?;
+    let starter = Starter { dir: &dir, core: cores.router, scorefront, envoy, face: Face::PLAIN };
+    let (replica, _replica_process) = starter.origin(cores.others, "small")?;
     let more = ["--source=kubernetes", &format!("--kubeconfig={}", kubeconfig.display())];
     let contender = starter.scorefront("scorefront", &manifests(replica, 2), &more)?;
     let admin = contender.admin.context("no admin port")?;

@@ -1,7 +1,7 @@
 //! An API server with one thing to do: list a fixed world, and tell of changed EndpointSlices at a given rate.
 //!
-//! One thread with its own runtime; dropping it ends it. It shares the machine with what is measured, so what it tells is
-//! written beforehand, up to the versions. The pods have addresses of a network that nobody is asked to
+//! One thread with its own runtime; dropping it ends it. It shares the machine with what is measured, so its thread has
+//! what clients and replicas leave of their core, and what it tells is written beforehand, up to the versions. The pods have addresses of a network that nobody is asked to
 //! reach: what changes here is never scored.
 
 use std::net::SocketAddr;
@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
+
+use crate::machine::step_back;
 
 /// The version of the listed world; changes count on from here.
 const LISTED: u64 = 1000;
@@ -52,7 +54,15 @@ impl Event {
 impl Cluster {
     /// Starts one with so many deployments of one replica each.
     pub fn start(deployments: usize) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .on_thread_start(|| {
+                if let Err(error) = step_back() {
+                    println!("times are also those of the API server of this program: {error:#}");
+                }
+            })
+            .enable_all()
+            .build()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         let address = listener.local_addr()?;
         let events = (0..deployments).map(|number| [false, true].map(|alone| Event::of(number, alone)));

@@ -5,6 +5,7 @@
 //! Holds: a round ends with the router as it was before: no request under way, no connection or file of the crowd.
 
 mod clients;
+mod clock;
 pub mod good;
 pub mod replica;
 mod verdict;

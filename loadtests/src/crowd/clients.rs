@@ -13,8 +13,9 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::{JoinSet, LocalSet};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::clock::Clock;
 use super::replica::BIG_PATH;
 use crate::machine::step_back;
 use crate::manifests::KEY;
@@ -24,6 +25,9 @@ const PER_ADDRESS: usize = 20;
 
 /// Bytes in one TCP segment.
 const SEGMENT: u32 = 1460;
+
+/// The time from one byte to the next.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// How long a connect may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -82,12 +86,12 @@ impl Crowd {
     }
 
     async fn come(self) -> Vec<End> {
-        let crowd = Rc::new(self);
+        let (crowd, clock) = (Rc::new(self), Clock::start());
         let started = Instant::now();
         let mut running = JoinSet::new();
         for number in 0..self.clients {
             sleep_until(started + Duration::from_secs_f64(number as f64 / self.pace as f64)).await;
-            running.spawn_local(crowd.clone().be_slow(number));
+            running.spawn_local(crowd.clone().be_slow(number, clock.clone()));
         }
         let mut ends = Vec::new();
         while let Some(joined) = running.join_next().await {
@@ -97,16 +101,18 @@ impl Crowd {
         ends
     }
 
-    async fn be_slow(self: Rc<Self>, number: usize) -> End {
+    async fn be_slow(self: Rc<Self>, number: usize, clock: Clock) -> End {
         let kind = Kind::ALL.into_iter().cycle().nth(number % Kind::ALL.len()).unwrap_or(Kind::Head);
         // From before the connect: the router's clock starts no earlier.
         let opened = Instant::now();
         let connected = timeout(CONNECT_MAX, connect(self.target, source(number), kind)).await;
         let Ok(Ok(stream)) = connected else { return End { kind, lasted: None, status: None } };
         let (endpoint, target) = (self.endpoint, self.target);
+        let beat = Beat { clock, next: std::time::Instant::now() + offset(number) };
         match kind {
             Kind::Head => {
-                self.drip(kind, opened, stream, &format!("POST /api/v1/endpoint/{endpoint}/score HTTP/1.1\r\n")).await
+                let head = format!("POST /api/v1/endpoint/{endpoint}/score HTTP/1.1\r\n");
+                self.drip(kind, opened, stream, &head, beat).await
             }
             Kind::Body => {
                 let head = format!(
@@ -117,7 +123,7 @@ impl Crowd {
                 if stream.write_all(head.as_bytes()).await.is_err() {
                     return End { kind, lasted: None, status: None };
                 }
-                self.drip(kind, opened, stream, "").await
+                self.drip(kind, opened, stream, "", beat).await
             }
             Kind::Reader => {
                 let head = format!(
@@ -129,11 +135,10 @@ impl Crowd {
     }
 
     /// Sends `text`, and then more of no meaning, one byte a second until the router ends it.
-    async fn drip(&self, kind: Kind, opened: Instant, mut stream: TcpStream, text: &str) -> End {
+    async fn drip(&self, kind: Kind, opened: Instant, mut stream: TcpStream, text: &str, mut beat: Beat) -> End {
         let mut bytes = text.bytes().chain(std::iter::repeat(b'a'));
-        let mut ticks = interval(Duration::from_secs(1));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut status, mut chunk) = (None, [0; 512]);
+        let mut tick = Box::pin(beat.clone().wait());
         loop {
             tokio::select! {
                 read = stream.read(&mut chunk) => match read {
@@ -142,7 +147,9 @@ impl Crowd {
                     }
                     Ok(_) | Err(_) => return End { kind, lasted: Some(opened.elapsed()), status },
                 },
-                _ = ticks.tick() => {
+                () = &mut tick => {
+                    beat.next += BEAT;
+                    tick.set(beat.clone().wait());
                     if opened.elapsed() > self.patience {
                         return End { kind, lasted: None, status };
                     }
@@ -163,6 +170,26 @@ impl Crowd {
         let lasted = timeout(self.patience, cut).await.is_ok().then(|| opened.elapsed());
         End { kind: Kind::Reader, lasted, status: None }
     }
+}
+
+/// When a client sends its next byte.
+#[derive(Clone)]
+struct Beat {
+    clock: Clock,
+    next: std::time::Instant,
+}
+
+impl Beat {
+    async fn wait(self) {
+        self.clock.wait_until(self.next).await;
+    }
+}
+
+/// How long a client waits before its first byte, so that they are spread over the whole second whatever the pace at which
+/// they come: thousands that send in step would be one client that sends much at a time.
+fn offset(number: usize) -> Duration {
+    const GOLDEN: f64 = 0.618_033_988_749_895;
+    BEAT.mul_f64((number as f64 * GOLDEN).fract())
 }
 
 async fn connect(target: SocketAddr, source: Ipv4Addr, kind: Kind) -> std::io::Result<TcpStream> {
