@@ -21,7 +21,7 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 const TICKS_PER_SECOND: u64 = 100;
 
 /// After so many milliseconds the router's allocator gives freed memory back, as in the image (`deploy/Containerfile`).
-const PURGE_DELAY_MS: &str = "100";
+const PURGE_DELAY_MS: &str = "25";
 
 /// A running process. Dropping it ends it; so does the death of the load test.
 pub struct Process {

@@ -84,7 +84,7 @@ def test_the_image_says_what_it_is_and_does_not_run_as_root(buildah):
     config = configuration(buildah)
     assert config["User"] == "65532:65532"
     assert (config["Entrypoint"], config["Cmd"]) == (["/scorefront"], ["serve"])
-    assert "MIMALLOC_PURGE_DELAY=100" in config["Env"]
+    assert "MIMALLOC_PURGE_DELAY=25" in config["Env"]
     labels = config["Labels"]
     assert labels["org.opencontainers.image.title"] == "Scorefront"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
