@@ -245,8 +245,6 @@ impl Watch {
                 Ok(Some(Err(error))) => return Ok(End::Failed(Failure::client(error))),
                 Err(_) => return Ok(End::Failed(Failure::silent("watch", silence))),
             };
-            // News come in heaps, and each was parsed. Whoever serves requests on this core goes first.
-            std::thread::yield_now();
             match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     move_to(at, object.meta());

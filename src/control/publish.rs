@@ -6,9 +6,6 @@
 //! becomes of the feeds. Where there is a state file, its world may be served until then, as a whole too: each kind of
 //! object in each namespace is as the file says or, once the feeds have said all of it, as they say; Services wait for
 //! their slices. So a key that was taken away is not valid because something else cannot be listed.
-//!
-//! A burst of news is some milliseconds of work. Between two updates, two endpoints and two lines of the log it gives way
-//! to whoever serves requests on the same core (decision 32).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -127,7 +124,6 @@ impl<B> Publisher<B> {
     }
 
     fn take(&mut self, update: Update) {
-        std::thread::yield_now();
         match update {
             Update::Apply(scope, object) => self.index.apply(&scope, &object),
             Update::Delete(scope, key) => self.index.delete(&scope, &key),
@@ -284,7 +280,6 @@ async fn next_event(keeper: &mut Option<Keeper>) -> Event {
 }
 
 fn log_change(change: &Change) {
-    std::thread::yield_now();
     tracing::info!(
         target: TARGET,
         endpoint = change.endpoint.as_str(),

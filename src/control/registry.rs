@@ -65,10 +65,6 @@ impl LiveStates for Registry {
     fn shares(&self, key: &EndpointKey) -> Arc<Shares> {
         self.shares.find(key, Shares::default)
     }
-
-    fn give_way(&self) {
-        std::thread::yield_now();
-    }
 }
 
 /// State of one kind by identity.
