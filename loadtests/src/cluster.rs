@@ -1,8 +1,8 @@
 //! An API server with one thing to do: list a fixed world, and tell of changed EndpointSlices at a given rate.
 //!
 //! One thread with its own runtime; dropping it ends it. It shares the machine with what is measured, so its thread has
-//! what clients and replicas leave of their core, and what it tells is written beforehand, up to the versions. The pods have addresses of a network that nobody is asked to
-//! reach: what changes here is never scored.
+//! what clients and replicas leave of their core, and what it tells is written beforehand, up to the versions. The pods
+//! have addresses of a network that nobody is asked to reach: what changes here is never scored.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-/// A thread that ends when nobody can ask it any more and everybody was rung for.
+/// A thread that ends when nobody has it any more, and so nobody waits. One moment for each who waits is all it keeps.
 #[derive(Clone)]
 pub struct Clock(Sender<(Instant, oneshot::Sender<()>)>);
 
