@@ -4,6 +4,7 @@ mod backoff;
 pub mod certificates;
 pub mod check;
 pub mod config;
+mod courtesy;
 pub mod discovery;
 pub mod facts;
 mod files;

@@ -34,7 +34,7 @@ pub struct Arguments {
     #[arg(long, default_value = "../target/release/scorefront")]
     scorefront: PathBuf,
     /// Rounds; each without changes and with them.
-    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u64).range(1..=100))]
+    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
     /// Seconds of arrivals in one round.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=60))]

@@ -27,6 +27,7 @@ use tokio::time::{Instant, timeout};
 
 use self::failure::Failure;
 use super::backoff::Backoff;
+use super::courtesy;
 use super::facts::{ENDPOINT_LABEL, SERVICE_LABEL};
 use super::index::Scope;
 use super::objects::{EndpointSlice, Kind, Meta, Object, Secret, Service};
@@ -245,6 +246,8 @@ impl Watch {
                 Ok(Some(Err(error))) => return Ok(End::Failed(Failure::client(error))),
                 Err(_) => return Ok(End::Failed(Failure::silent("watch", silence))),
             };
+            // News come in heaps, and each was parsed.
+            courtesy::give_way();
             match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     move_to(at, object.meta());

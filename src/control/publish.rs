@@ -6,6 +6,9 @@
 //! becomes of the feeds. Where there is a state file, its world may be served until then, as a whole too: each kind of
 //! object in each namespace is as the file says or, once the feeds have said all of it, as they say; Services wait for
 //! their slices. So a key that was taken away is not valid because something else cannot be listed.
+//!
+//! A burst of news is some milliseconds of work: between two updates, two endpoints and two lines of the log it gives way
+//! to whoever serves requests on the same core.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,6 +18,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use super::courtesy;
 use super::index::{Index, Scope};
 use super::objects::{Kind, Object, ObjectKey};
 use super::registry::Registry;
@@ -124,6 +128,7 @@ impl<B> Publisher<B> {
     }
 
     fn take(&mut self, update: Update) {
+        courtesy::give_way();
         match update {
             Update::Apply(scope, object) => self.index.apply(&scope, &object),
             Update::Delete(scope, key) => self.index.delete(&scope, &key),
@@ -280,6 +285,7 @@ async fn next_event(keeper: &mut Option<Keeper>) -> Event {
 }
 
 fn log_change(change: &Change) {
+    courtesy::give_way();
     tracing::info!(
         target: TARGET,
         endpoint = change.endpoint.as_str(),

@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 
+use super::courtesy;
 use crate::core::assemble::{DeploymentKey, EndpointKey, LiveStates};
 use crate::core::limiter::Meters;
 use crate::core::shares::Shares;
@@ -64,6 +65,10 @@ impl LiveStates for Registry {
 
     fn shares(&self, key: &EndpointKey) -> Arc<Shares> {
         self.shares.find(key, Shares::default)
+    }
+
+    fn give_way(&self) {
+        courtesy::give_way();
     }
 }
 

@@ -69,6 +69,8 @@ pub trait LiveStates {
     fn meters(&self, key: &EndpointKey) -> Arc<Meters>;
     /// Of what an endpoint has of what all have in common.
     fn shares(&self, key: &EndpointKey) -> Arc<Shares>;
+    /// Called before each endpoint, for many may have changed at once: the moment to let others have the core.
+    fn give_way(&self) {}
 }
 
 /// The facts that hold now.
@@ -240,6 +242,7 @@ impl World {
         let mut is_same = true;
         let (mut changes, mut replaced, mut closed) = (Vec::new(), Vec::new(), Vec::new());
         for key in std::mem::take(&mut self.dirty) {
+            states.give_way();
             let before = last.find(key.form, &key.name);
             let built = self.build(&key, before, states);
             let after = built.as_ref();

@@ -3,7 +3,7 @@
 //! A burst of changed EndpointSlices is up to a millisecond of parsing and assembling, ten times what a request needs. With
 //! as many workers as cores it takes the core of one, whose requests wait for it. So the thread that follows the cluster,
 //! answers the admin port and takes signals is nice: it has what the workers leave, and a tenth of a core where they leave
-//! nothing. It must not yield as well: beside threads that never sleep, a nice thread that yields gets next to nothing.
+//! nothing. Between the steps of long work it also yields, as long as that is cheap.
 
 use std::io;
 

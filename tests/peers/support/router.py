@@ -26,10 +26,11 @@ class Router:
     """
 
     def __init__(self, folder, objects, prefix=(), **settings):
-        source = Path(folder) / "manifests"
+        self.folder = Path(folder)
+        source = self.folder / "manifests"
         source.mkdir()
         (source / "all.yaml").write_text(yaml.safe_dump_all(objects))
-        self.access_log = Path(folder) / "access.log"
+        self.access_log = self.folder / "access.log"
         self.url = f"http://127.0.0.1:{free_port()}"
         self.admin_url = f"http://127.0.0.1:{free_port()}"
         usual = {
