@@ -5,6 +5,7 @@
 
 mod folder;
 mod parse;
+mod watcher;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,16 +14,16 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::SendError;
 
-use self::folder::{Finding, Folder};
+use self::folder::Finding;
 pub use self::parse::{Fault, parse};
+use self::watcher::Look;
 use super::index::Scope;
 use super::objects::Object;
 use super::publish::Update;
 use crate::core::facts::{ObjectRef, Problem};
 
-/// Time between two looks at the files. A change that replaces a file is seen by the next look, one that is written
-/// into a file by the one after.
-const LOOK_EVERY: Duration = Duration::from_millis(40);
+/// Time after which looking is begun anew where it came to an end.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 /// Which namespaces are looked at; none named is all of them.
 #[derive(Clone, Debug, Default)]
@@ -42,38 +43,50 @@ pub(super) async fn follow(
     updates: Sender<Update>,
 ) -> Result<(), SendError<Update>> {
     let place: Arc<str> = dir.display().to_string().into();
-    let mut folder = Folder::new(dir.clone());
     let mut trouble = None;
     loop {
-        // A file system that hangs must not hang the admin port with it.
-        let look = tokio::task::spawn_blocking(move || {
-            let findings = folder.look();
-            (folder, findings)
-        });
-        // A look that crashed is done again from the start; nothing is lost but the memory of the last one.
-        let crashed = |_| (Folder::new(dir.clone()), Err("cannot be read: the reader crashed".to_owned()));
-        let (returned, findings) = look.await.unwrap_or_else(crashed);
-        folder = returned;
-        match findings {
-            Ok(findings) => {
-                for finding in findings {
-                    for update in updates_of(feed, finding, &namespaces) {
-                        updates.send(update).await?;
-                    }
+        let ended = match watcher::watch(dir.clone()) {
+            Ok(mut looks) => {
+                while let Some(look) = looks.recv().await {
+                    tell(feed, &place, look, &mut trouble, &namespaces, &updates).await?;
                 }
-                if trouble.take().is_some() {
-                    updates.send(Update::Trouble(place.clone(), None)).await?;
+                "the reader crashed".to_owned()
+            }
+            Err(error) => format!("no thread for it: {error}"),
+        };
+        // Looking begins anew; nothing is lost but the memory of the last look.
+        let look = Err(format!("cannot be read: {ended}"));
+        tell(feed, &place, look, &mut trouble, &namespaces, &updates).await?;
+        tokio::time::sleep(RESTART_AFTER).await;
+    }
+}
+
+async fn tell(
+    feed: usize,
+    place: &Arc<str>,
+    look: Look,
+    trouble: &mut Option<String>,
+    namespaces: &Namespaces,
+    updates: &Sender<Update>,
+) -> Result<(), SendError<Update>> {
+    match look {
+        Ok(findings) => {
+            for finding in findings {
+                for update in updates_of(feed, finding, namespaces) {
+                    updates.send(update).await?;
                 }
-                updates.send(Update::InStep(feed)).await?;
             }
-            Err(message) if trouble.as_ref() == Some(&message) => {}
-            Err(message) => {
-                let problem = problem(&place, "directory", format!("{message}; what was read last still counts"));
-                updates.send(Update::Trouble(place.clone(), Some(problem))).await?;
-                trouble = Some(message);
+            if trouble.take().is_some() {
+                updates.send(Update::Trouble(place.clone(), None)).await?;
             }
+            updates.send(Update::InStep(feed)).await
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        Err(message) if trouble.as_ref() == Some(&message) => Ok(()),
+        Err(message) => {
+            let problem = problem(place, "directory", format!("{message}; what was read last still counts"));
+            *trouble = Some(message);
+            updates.send(Update::Trouble(place.clone(), Some(problem))).await
+        }
     }
 }
 

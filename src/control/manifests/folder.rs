@@ -5,7 +5,7 @@
 //! it, because its writer may be half-way. Links are followed; names that begin with a dot are not files of ours.
 //!
 //! Holds: a file is read again when its metadata changed, for two seconds after (time stamps are coarse), and once in
-//! [`READ_ALL_EVERY`] looks in any case.
+//! [`READ_ALL_EVERY`] looks in any case. The same goes for the list of files and the directory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -54,6 +54,8 @@ pub(super) enum Finding {
 #[derive(Debug)]
 pub(super) struct Folder {
     dir: PathBuf,
+    /// What the directory was like when it was listed, and the list.
+    listed: Option<(Stamp, Vec<PathBuf>)>,
     files: BTreeMap<PathBuf, File>,
     looks: u64,
 }
@@ -87,14 +89,15 @@ enum Content {
 
 impl Folder {
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir, files: BTreeMap::new(), looks: 0 }
+        Self { dir, listed: None, files: BTreeMap::new(), looks: 0 }
     }
 
     /// Looks once. An error is about the directory as a whole; nothing in it counts as gone then.
     pub(super) fn look(&mut self) -> Result<Vec<Finding>, String> {
-        let paths = list(&self.dir)?;
         let is_first = self.looks == 0;
         let read_all = self.looks.is_multiple_of(READ_ALL_EVERY);
+        let listed = self.listed.take().filter(|_| !read_all);
+        let (stamp, paths) = list_if_changed(&self.dir, listed)?;
         self.looks += 1;
         let mut findings = Vec::new();
         self.files.retain(|path, file| {
@@ -106,10 +109,11 @@ impl Folder {
             file.missed = is_gone;
             true
         });
-        for path in paths {
-            let file = self.files.entry(path.clone()).or_insert_with(|| File::new(&path));
-            findings.extend(file.look(&path, is_first, read_all));
+        for path in &paths {
+            let file = self.files.entry(path.clone()).or_insert_with(|| File::new(path));
+            findings.extend(file.look(path, is_first, read_all));
         }
+        self.listed = Some((stamp, paths));
         Ok(findings)
     }
 }
@@ -163,12 +167,23 @@ fn is_young(modified: SystemTime) -> bool {
     SystemTime::now().duration_since(modified).map_or(true, |age| age < YOUNG)
 }
 
+/// The manifests of a directory, as it was listed before if it is the same as then.
+fn list_if_changed(dir: &Path, listed: Option<(Stamp, Vec<PathBuf>)>) -> Result<(Stamp, Vec<PathBuf>), String> {
+    // The stamp of before the listing: what changes meanwhile is listed again.
+    let metadata = fs::metadata(dir).map_err(cannot_read)?;
+    let stamp = Stamp::of(&metadata);
+    let is_young = metadata.modified().is_ok_and(is_young);
+    match listed {
+        Some((before, paths)) if before == stamp && !is_young => Ok((stamp, paths)),
+        _ => Ok((stamp, list(dir)?)),
+    }
+}
+
 /// The manifests of a directory, sorted.
 fn list(dir: &Path) -> Result<Vec<PathBuf>, String> {
-    let cannot = |error: io::Error| format!("cannot be read: {error}");
     let mut paths = Vec::new();
-    for entry in fs::read_dir(dir).map_err(cannot)? {
-        let path = entry.map_err(cannot)?.path();
+    for entry in fs::read_dir(dir).map_err(cannot_read)? {
+        let path = entry.map_err(cannot_read)?.path();
         let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         let is_ours = path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|e| extension == *e));
         if is_ours && !is_hidden && !path.is_dir() {
@@ -182,15 +197,18 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(paths)
 }
 
+fn cannot_read(error: io::Error) -> String {
+    format!("cannot be read: {error}")
+}
+
 fn read(path: &Path) -> Result<String, String> {
-    let cannot = |error: io::Error| format!("cannot be read: {error}");
-    let mut file = fs::File::open(path).map_err(cannot)?;
-    let size = file.metadata().map_err(cannot)?.len();
+    let mut file = fs::File::open(path).map_err(cannot_read)?;
+    let size = file.metadata().map_err(cannot_read)?.len();
     if size > FILE_BYTES_MAX {
         return Err(format!("has {size} bytes, and at most {FILE_BYTES_MAX} are allowed: split it"));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-    io::Read::read_to_end(&mut io::Read::take(&mut file, FILE_BYTES_MAX), &mut bytes).map_err(cannot)?;
+    io::Read::read_to_end(&mut io::Read::take(&mut file, FILE_BYTES_MAX), &mut bytes).map_err(cannot_read)?;
     String::from_utf8(bytes).map_err(|error| format!("is no UTF-8 text at byte {}", error.utf8_error().valid_up_to()))
 }
 
@@ -289,6 +307,24 @@ mod tests {
         fs::remove_file(&path).unwrap();
         assert_eq!(stage.look(), NOTHING);
         assert_eq!(stage.look(), ["a.yaml is gone"]);
+        assert_eq!(stage.look(), NOTHING);
+    }
+
+    #[test]
+    fn a_directory_that_is_as_it_was_for_long_is_not_listed_again() {
+        let mut stage = Stage::new();
+        stage.write("a.yaml", "x");
+        let long_ago = SystemTime::now() - YOUNG * 2;
+        fs::File::open(stage.dir.path()).unwrap().set_modified(long_ago).unwrap();
+        assert_eq!(stage.look(), ["a.yaml: x"]);
+        stage.folder.listed.as_mut().unwrap().1.clear();
+        assert_eq!(stage.look(), NOTHING);
+        assert_eq!(stage.look(), ["a.yaml is gone"], "so says the old list");
+        stage.write("b.yaml", "y");
+        assert_eq!(stage.look(), NOTHING);
+        assert_eq!(stage.look(), ["a.yaml: x", "b.yaml: y"]);
+        stage.folder.listed.as_mut().unwrap().1.clear();
+        assert_eq!(stage.look(), NOTHING, "a young one is listed each time");
         assert_eq!(stage.look(), NOTHING);
     }
 
