@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::exchange::{exchange, open, record_unreadable};
+use super::gather::PACKET;
 use super::headers::{self, Census, Kind};
 use super::link::{Doing, Link};
 use super::socket::Socket;
@@ -172,7 +173,7 @@ fn http1_builder(worker: &Worker) -> http1::Builder {
         // The watch below keeps time, with one alarm for a connection instead of one for a head.
         .header_read_timeout(None)
         .max_header_size(limits.head_bytes_max)
-        .max_buf_size(limits.head_bytes_max.max(BUFFER_MIN) + BUFFER_MIN);
+        .max_buf_size((limits.head_bytes_max.max(BUFFER_MIN) + BUFFER_MIN).max(BODY_READ_MAX));
     // Asked for by itself, hyper's own number costs two allocations of some kilobytes for each head. Below it, the
     // exchange refuses what is over the limit.
     if limits.headers_max > HEADERS_WITHOUT_ALLOCATION {
@@ -186,6 +187,8 @@ const HEADERS_WITHOUT_ALLOCATION: usize = 100;
 
 /// hyper wants at least this much room for a head and what follows it.
 const BUFFER_MIN: usize = 8 << 10;
+/// So much hyper may read at a time where more of a body is there.
+const BODY_READ_MAX: usize = 2 * PACKET;
 
 type Answered = Result<Response<AnswerBody>, std::convert::Infallible>;
 

@@ -21,10 +21,11 @@ use super::decode::Decoder;
 use super::head::Head;
 use super::sending::{SendError, Sending};
 use super::{SMALL, Upstream};
+use crate::data::gather::PACKET;
 use crate::data::replica_tls::ReplicaSocket;
 
 /// The most that one read takes.
-const READ_MAX: usize = 128 << 10;
+const READ_MAX: usize = 2 * PACKET;
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -157,9 +158,12 @@ impl ReplicaBody {
     }
 
     /// How much to read: as the client takes more, more at a time, so that a client that takes little makes little wait
-    /// for it.
+    /// for it. From a whole packet on, whole packets.
     fn read_size(&self) -> usize {
-        let grown = usize::try_from(self.passed / 4).unwrap_or(READ_MAX).min(READ_MAX);
+        let grown = match usize::try_from(self.passed).unwrap_or(READ_MAX).min(READ_MAX) {
+            READ_MAX => READ_MAX,
+            passed => passed.min(PACKET),
+        };
         // One byte more than is to come: it would not belong to the answer.
         let left =
             self.decoder.left().map_or(READ_MAX, |left| usize::try_from(left.saturating_add(1)).unwrap_or(READ_MAX));

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::data::gather::PACKET;
 use crate::data::pool::Pool;
 use crate::data::upload::UploadBody;
 
@@ -252,8 +253,8 @@ async fn what_is_read_grows_with_what_was_taken() {
     let bytes = Bytes::from_static(b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n");
     let (head, rest) = reader.push(bytes, expected, &mut headers).unwrap().unwrap();
     let mut body = call.answer(head, rest).body;
-    let sizes = [0, 1 << 10, 100 << 10, 200 << 10, 1 << 20, 1 << 30].map(|passed| body.read_size_after(passed));
-    assert_eq!(sizes, [SMALL, SMALL, 25 << 10, 50 << 10, 128 << 10, 128 << 10]);
+    let sizes = [0, 1 << 10, 100_000, 2 * PACKET as u64, 1 << 20, 1 << 30].map(|passed| body.read_size_after(passed));
+    assert_eq!(sizes, [SMALL, SMALL, PACKET, 2 * PACKET, 2 * PACKET, 2 * PACKET]);
 }
 
 /// An early answer whose head alone is there, while most of the request is still to be sent.
