@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const SHARE: u32 = 4;
 /// The most that may be saved up. More would be spent in one go when the core becomes busy.
 const SAVED_MAX: Duration = Duration::from_millis(2);
+/// What a yield is taken to have cost at most: a process that was stopped for an hour does without yields for seconds.
+const COST_MAX: Duration = Duration::from_secs(1);
 
 thread_local! {
     static ALLOWANCE: Cell<Option<Allowance>> = const { Cell::new(None) };
@@ -48,7 +50,7 @@ impl Allowance {
     }
 
     fn spend(&mut self, took: Duration) {
-        self.from += took * SHARE;
+        self.from += took.min(COST_MAX) * SHARE;
     }
 }
 
@@ -90,6 +92,16 @@ mod tests {
             let begun_last = away.as_secs_f64();
             assert!(share <= 0.25 + begun_last + 0.002, "{away:?}: {share}");
         }
+    }
+
+    #[test]
+    fn an_hour_away_is_forgotten_in_seconds() {
+        let start = Instant::now();
+        let mut allowance = Allowance::full(start);
+        allowance.spend(Duration::from_secs(3600));
+        let later = start + COST_MAX * SHARE;
+        assert!(!allowance.has_some(later - SAVED_MAX * (SHARE + 1)));
+        assert!(allowance.has_some(later));
     }
 
     #[test]
