@@ -47,7 +47,7 @@ def test_news_get_on_beside_threads_that_leave_the_core_to_nobody(patient, tmp_p
     file = router.folder / "manifests" / "news.yaml"
     published = router.metric("scorefront_discovery_publications_total")
     pinned = [need("taskset", "apt-get install util-linux"), "--cpu-list", core]
-    loop = Process("loop", [*pinned, "sh", "-c", "while :; do :; done"], tmp_path)
+    loop = Process("loop", [*pinned, "sh", "-c", "ulimit -t 150; while :; do :; done"], tmp_path)
     try:
         eventually(lambda: ran(loop.child.pid) > 1_000_000, "the loop does not run")
         before = ran(control), ran(loop.child.pid)

@@ -2,7 +2,8 @@
 //!
 //! Owner: a thread of its own, because a file system that hangs must not hang the admin port with it. It ends with the
 //!        first look after nobody listens any more.
-//! Holds: looks take no more than a fifth of its time, however many files there are; a look that found nothing is told
+//! Holds: looks of up to half a second take no more than a fifth of its time, however many files there are; after one that
+//!        hung, the next comes within seconds; a look that found nothing is told
 //!        once a second, so that whoever listens can sleep meanwhile.
 
 use std::io;
@@ -19,6 +20,8 @@ use super::folder::{Finding, Folder};
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 /// The time between two looks is at least so many times that of a look.
 const REST: u32 = 4;
+/// But no more than this: a look may have hung for an hour.
+const REST_MAX: Duration = Duration::from_secs(2);
 /// How often it is told that nothing changed.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -45,8 +48,13 @@ fn keep_looking(mut look: impl FnMut() -> Look, looks: &Sender<Look>) {
             let _ = looks.blocking_send(found);
             told = Some(Instant::now());
         }
-        thread::sleep(LOOK_EVERY.max(took * REST));
+        thread::sleep(rest_after(took));
     }
+}
+
+/// How long to rest after a look that took so long.
+fn rest_after(took: Duration) -> Duration {
+    took.saturating_mul(REST).clamp(LOOK_EVERY, REST_MAX)
 }
 
 #[cfg(test)]
@@ -77,6 +85,12 @@ mod tests {
         assert_eq!(news.next(), Some(Err("gone".to_owned())));
         drop(looks);
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn long_looks_are_seldom_and_one_that_hung_is_not_paid_for_with_hours() {
+        let rests = [0, 10, 100, 3_600_000].map(|took| rest_after(Duration::from_millis(took)).as_millis());
+        assert_eq!(rests, [40, 40, 400, 2000]);
     }
 
     #[test]
