@@ -81,7 +81,8 @@ impl App {
         let workers = config.workers;
         let vitals = Arc::new(Vitals::new(workers, Instant::now()));
         vitals.memory.set_limit(config.memory_bytes_max.unwrap_or(0));
-        descriptors::prepare(&vitals, config.limits.connections_max);
+        let pipes_max = workers.saturating_mul(config.limits.splice_pipes_max);
+        descriptors::prepare(&vitals, config.limits.connections_max, pipes_max);
         let bind = |address: &SocketAddr, setting: &str| {
             Listener::bind(*address, config.limits.unsent_max).with_context(|| format!("{setting} {address}"))
         };

@@ -36,6 +36,7 @@ pub(crate) mod redirect;
 pub(crate) mod replica_tls;
 pub(crate) mod respond;
 pub(crate) mod socket;
+pub(crate) mod splice;
 pub(crate) mod stream;
 pub(crate) mod timing;
 pub mod tls;

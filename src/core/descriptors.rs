@@ -15,9 +15,10 @@ const OWN: usize = 256;
 /// The least that is kept back.
 const KEPT_MIN: usize = 16;
 
-/// How many are needed for so many client connections with a request each, and one to a replica for each of these.
-pub fn needed(connections_max: usize) -> usize {
-    connections_max.saturating_mul(2).saturating_add(OWN)
+/// How many are needed for so many client connections with a request each, and one to a replica for each of these, and for
+/// so many pipes.
+pub fn needed(connections_max: usize, pipes_max: usize) -> usize {
+    connections_max.saturating_add(pipes_max).saturating_mul(2).saturating_add(OWN)
 }
 
 /// See the head of the file.

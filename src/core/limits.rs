@@ -87,6 +87,8 @@ pub struct Limits {
     pub upstream_idle: Duration,
     /// Idle connections that one worker keeps to one replica.
     pub upstream_idle_max: usize,
+    /// Pipes of one worker through which long answers go without a copy. 0: they are copied.
+    pub splice_pipes_max: usize,
     /// How long a replica may leave unacknowledged what was sent to it, before its connection is over. Less than the
     /// default `request-timeout-ms`, so that another replica has time to answer. 0: as long as the kernel waits.
     pub upstream_unacknowledged: Duration,
@@ -158,6 +160,7 @@ impl Default for Limits {
             attempts_max: 3,
             upstream_idle: Duration::from_secs(4),
             upstream_idle_max: 128,
+            splice_pipes_max: 64,
             upstream_unacknowledged: Duration::from_secs(4),
             linger_timeout: Duration::from_secs(5),
             goodbye_timeout: Duration::from_secs(1),

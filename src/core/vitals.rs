@@ -43,6 +43,8 @@ pub struct Vitals {
     pub replay: ReplayCounts,
     /// The memory of the process.
     pub memory: Memory,
+    /// Long answers that are not copied.
+    pub splice: SpliceCounts,
     /// Its file descriptors.
     pub descriptors: Descriptors,
     /// Requests under way, over all endpoints.
@@ -74,6 +76,7 @@ impl Vitals {
             replay: ReplayCounts::default(),
             memory: Memory::default(),
             requests: Apart::default(),
+            splice: SpliceCounts::default(),
             descriptors: Descriptors::default(),
             queued: AtomicUsize::new(0),
             crowded_out: Counter::default(),
@@ -164,6 +167,17 @@ impl ConnectionCounts {
             upstream_reused: ShardedCounter::new(workers),
         }
     }
+}
+
+/// Long answers that go through the kernel alone.
+#[derive(Debug, Default)]
+pub struct SpliceCounts {
+    /// Pipes open now.
+    pub pipes: AtomicUsize,
+    /// Bytes that clients got so.
+    pub bytes: Counter,
+    /// Pieces that were copied because there was no pipe for them.
+    pub missing: Counter,
 }
 
 /// Why a client connection with HTTP/2 ended.

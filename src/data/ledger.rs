@@ -135,6 +135,11 @@ impl Open {
         Self(Some(ledger))
     }
 
+    /// The link it belongs to.
+    pub(super) fn link(&self) -> Option<&Link> {
+        self.0.as_ref().map(|ledger| &*ledger.link)
+    }
+
     /// Nothing to record: that has been done.
     pub(crate) fn nothing() -> Self {
         Self(None)

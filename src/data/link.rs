@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::ledger::Ledger;
 use super::pause::Pause;
+use super::splice::Passage;
 use super::tls::Secured;
 use super::worker::Worker;
 use crate::core::addresses::Place;
@@ -84,6 +85,7 @@ pub(crate) struct Link {
     owes: AtomicBool,
     /// The ledger of an answer that is not quite out.
     owed: Mutex<Option<Ledger>>,
+    passage: Passage,
     /// The alarm of the last exchange, for the next one. It stays set: to take it out of the runtime's wheel and to put it
     /// back costs more than being woken by it once in a request time-out.
     alarm: Mutex<Option<Pin<Box<Sleep>>>>,
@@ -124,6 +126,7 @@ impl Link {
             owes: AtomicBool::new(false),
             owed: Mutex::new(None),
             alarm: Mutex::new(None),
+            passage: Passage::default(),
             worker,
         }
     }
@@ -206,6 +209,12 @@ impl Link {
             self.pause.begin(cx);
         }
         holds
+    }
+
+    /// The way past the router's memory, where there is one: not with TLS, and not with HTTP/2, whose frames are made of what
+    /// is in them.
+    pub(crate) fn passage(&self) -> Option<&Passage> {
+        (self.tls.is_none() && !self.is_http2()).then_some(&self.passage)
     }
 
     /// Everything written so far is out.

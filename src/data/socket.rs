@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use super::linger::read_over;
 use super::link::Link;
 use super::respond;
+use super::splice::is_stand_in;
 use super::tls::Transport;
 use super::watched::Watched;
 
@@ -135,6 +136,14 @@ impl Socket {
         Some(Substitute { ours, theirs })
     }
 
+    /// Lets out what the first of these stands in for.
+    fn poll_drain(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let (Some(passage), Transport::Plain(socket)) = (self.link.passage(), self.io.inner().transport()) else {
+            return Poll::Ready(Err(io::Error::other("bytes that stand in for others, and no way past the router")));
+        };
+        passage.poll_drain(&self.link.worker.pipes, socket, bufs.first().map_or(0, |buf| buf.len()), cx)
+    }
+
     fn note(&mut self, written: &Poll<io::Result<usize>>) {
         self.is_clean = false;
         let bytes = if let Poll::Ready(Ok(bytes)) = written { *bytes } else { 0 };
@@ -202,6 +211,9 @@ impl Write for Socket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        // What goes before bytes that are elsewhere goes out before them.
+        let own = bufs.iter().position(|buf| is_stand_in(buf)).filter(|&own| own > 0);
+        let bufs = own.and_then(|own| bufs.get(..own)).unwrap_or(bufs);
         if this.substitute.is_none()
             && let Some(first) = bufs.first()
         {
@@ -209,6 +221,7 @@ impl Write for Socket {
         }
         let written = match this.substitute {
             Some(_) => this.poll_substitute(cx),
+            None if bufs.first().is_some_and(|buf| is_stand_in(buf)) => this.poll_drain(cx, bufs),
             None if this.link.writes_last() => this.io.inner_mut().transport_mut().poll_write_last(cx, bufs),
             None => Pin::new(&mut this.io).poll_write_vectored(cx, bufs),
         };

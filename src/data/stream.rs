@@ -17,6 +17,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::ledger::{Ledger, Open};
 use super::pending::Busy;
+use super::splice::is_stand_in;
 use super::upstream::ReplicaBody;
 use crate::core::outcome::Outcome;
 
@@ -55,7 +56,8 @@ pub(crate) struct Passing {
 const BROKE_OFF: &str = "the replica broke off its answer";
 const SILENT: &str = "the replica was silent for longer than request-timeout-ms";
 
-/// So large a piece goes out before another is read: so little waits for the client, and its memory is used again.
+/// So large a piece goes out before another is read: so little waits for the client, and its memory is used again. So does
+/// one that is in a pipe, so that the next can be there.
 const LARGE: usize = 32 << 10;
 
 impl Passing {
@@ -123,11 +125,11 @@ impl Passing {
             return let_out(cx);
         }
         let Some(body) = &mut self.body else { return Poll::Ready(self.failure.take().map(Err)) };
-        match Pin::new(body).poll_frame(cx) {
+        match body.poll_frame_by(self.ledger.link(), cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.silent_since = None;
                 if let Some(chunk) = frame.data_ref() {
-                    self.is_ahead = chunk.len() >= LARGE;
+                    self.is_ahead = chunk.len() >= LARGE || is_stand_in(chunk);
                     self.ledger.note(|ledger| ledger.record.answer_bytes += chunk.len() as u64);
                 }
                 self.finish_if_whole();

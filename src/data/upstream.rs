@@ -132,6 +132,19 @@ impl Upstream {
         }
     }
 
+    /// The socket, where bytes on it are the replica's own.
+    fn plain_socket(&self) -> Option<&TcpStream> {
+        match &self.socket {
+            ReplicaSocket::Plain(socket) => Some(socket),
+            ReplicaSocket::Tls(_) => None,
+        }
+    }
+
+    /// Something came, and was not read by it.
+    fn heard(&mut self) {
+        self.silence.heard();
+    }
+
     fn is_plain(&self) -> bool {
         self.tls.is_none()
     }

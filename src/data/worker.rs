@@ -16,6 +16,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::connection;
 use super::pool::Pool;
+use super::splice::Pipes;
 use super::tls::Tls;
 use crate::core::addresses::{Addresses, Place};
 use crate::core::dice::Dice;
@@ -99,6 +100,8 @@ pub struct Worker {
     pub(crate) index: usize,
     pub(crate) shared: Shared,
     pub(crate) pool: Pool,
+    /// For long answers that are not copied.
+    pub(crate) pipes: Pipes,
     pub(crate) log: WorkerLog,
     /// Its client connections.
     pub(crate) connections: AtomicUsize,
@@ -152,8 +155,9 @@ impl Worker {
 
     pub(crate) fn new(index: usize, shared: Shared, log: WorkerLog, seed: u64) -> Self {
         let pool = Pool::new(shared.limits.upstream_idle, shared.limits.upstream_idle_max);
+        let pipes = Pipes::new(shared.limits.splice_pipes_max, shared.vitals.clone());
         let (connections, seed) = (AtomicUsize::new(0), AtomicU64::new(seed));
-        Self { index, shared, pool, log, connections, seed }
+        Self { index, shared, pool, pipes, log, connections, seed }
     }
 
     /// Random numbers for one request.

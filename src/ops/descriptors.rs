@@ -12,11 +12,11 @@ use crate::core::descriptors::needed;
 use crate::core::vitals::Vitals;
 
 /// Raises the limit of this process to what it may be, and says in the log where that is too little for so many client
-/// connections.
-pub fn prepare(vitals: &Vitals, connections_max: usize) {
+/// connections, and pipes.
+pub fn prepare(vitals: &Vitals, connections_max: usize, pipes_max: usize) {
     let limit = raise();
     vitals.descriptors.set_limit(limit.unwrap_or(0));
-    let needed = needed(connections_max);
+    let needed = needed(connections_max, pipes_max);
     if let Some(limit) = limit.filter(|&limit| limit < needed) {
         tracing::warn!(
             target: "scorefront::start",

@@ -218,6 +218,14 @@ pub const SETTINGS: &[Setting] = &[
         limits.upstream_idle_max,
         "Idle connections that one worker keeps to one replica."
     ),
+    number!(
+        "max-splice-pipes",
+        Replicas,
+        0,
+        10_000,
+        limits.splice_pipes_max,
+        "Pipes of one worker through which long answers go to their clients without a copy, where neither side has TLS; one for each answer whose client takes it slowly. Without one, an answer is copied. 0: all are."
+    ),
     millis!(
         "upstream-unacknowledged-ms",
         Replicas,

@@ -22,7 +22,9 @@ use super::head::Head;
 use super::sending::{SendError, Sending};
 use super::{SMALL, Upstream};
 use crate::data::gather::PACKET;
+use crate::data::link::Link;
 use crate::data::replica_tls::ReplicaSocket;
+use crate::data::splice::WORTHWHILE;
 
 /// The most that one read takes.
 const READ_MAX: usize = 2 * PACKET;
@@ -41,6 +43,8 @@ pub(crate) struct ReplicaBody {
     keeps_alive: bool,
     /// Whether the connection took no more of the request. It may have been reset, and its end tells nothing then.
     is_cut: bool,
+    /// Whether the last piece went past the router.
+    ends_in_pipe: bool,
 }
 
 #[derive(Debug)]
@@ -73,6 +77,7 @@ impl ReplicaBody {
             passed: 0,
             keeps_alive: head.keeps_alive && sending.is_none() && !is_cut,
             is_cut,
+            ends_in_pipe: false,
         };
         // A flaw is found again by whoever asks for the next piece.
         if let Ok(Some(piece)) = body.decoder.next(&mut body.input) {
@@ -123,7 +128,8 @@ impl ReplicaBody {
         }
         let fit = self.is_whole() && self.keeps_alive && self.input.is_empty();
         match std::mem::replace(&mut self.source, Source::Gone) {
-            Source::Own(upstream) if fit => Some(upstream),
+            // A read sees what came behind the end; a pipe takes none of it.
+            Source::Own(mut upstream) if fit => (!self.ends_in_pipe || upstream.is_quiet()).then_some(upstream),
             _ => None,
         }
     }
@@ -202,7 +208,31 @@ impl ReplicaBody {
         }
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+    /// The next piece, past the router's memory if it may: then these are not its bytes, but what stands in for them.
+    fn poll_fill(&mut self, link: Option<&Link>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let (Source::Own(upstream), Some(link), true) = (&mut self.source, link, self.passed > 0) else {
+            return Poll::Ready(None);
+        };
+        let (Decoder::Length(left), Some(passage), Some(socket)) =
+            (&self.decoder, link.passage(), upstream.plain_socket())
+        else {
+            return Poll::Ready(None);
+        };
+        if *left < WORTHWHILE {
+            return Poll::Ready(None);
+        }
+        let piece = match ready!(passage.poll_fill(&link.worker.pipes, socket, *left, cx)) {
+            Ok(Some(piece)) => piece,
+            Ok(None) => return Poll::Ready(None),
+            Err(error) => return Poll::Ready(Some(Err(error))),
+        };
+        upstream.heard();
+        self.decoder.pass(piece.len() as u64);
+        self.ends_in_pipe = self.decoder.is_over();
+        Poll::Ready(Some(Ok(piece)))
+    }
+
+    fn poll_piece(&mut self, link: Option<&Link>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         if !self.next.is_empty() {
             return Poll::Ready(Some(Ok(std::mem::take(&mut self.next))));
         }
@@ -212,6 +242,12 @@ impl ReplicaBody {
                 Ok(None) if self.decoder.is_over() => break,
                 Ok(None) => {}
                 Err(flaw) => return Poll::Ready(Some(Err(io::Error::other(flaw)))),
+            }
+            match ready!(self.poll_fill(link, cx)) {
+                Some(Ok(piece)) if !piece.is_empty() => return Poll::Ready(Some(Ok(piece))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                // Its end, which a read finds again, or a piece to be copied.
+                Some(Ok(_)) | None => {}
             }
             match ready!(self.poll_read(cx)) {
                 Ok(block) if !block.is_empty() => self.input = block,
@@ -229,6 +265,22 @@ impl ReplicaBody {
         }
         Poll::Ready(None)
     }
+
+    /// See [`Body::poll_frame`]; `link` is the client's, where what comes may go there past the router's memory.
+    pub(crate) fn poll_frame_by(
+        &mut self,
+        link: Option<&Link>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match ready!(self.poll_piece(link, cx)) {
+            Some(Ok(piece)) => {
+                self.passed += piece.len() as u64;
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            None => Poll::Ready(self.decoder.take_trailers().map(|trailers| Ok(Frame::trailers(trailers)))),
+        }
+    }
 }
 
 impl Body for ReplicaBody {
@@ -236,15 +288,7 @@ impl Body for ReplicaBody {
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let this = self.get_mut();
-        match ready!(this.poll_piece(cx)) {
-            Some(Ok(piece)) => {
-                this.passed += piece.len() as u64;
-                Poll::Ready(Some(Ok(Frame::data(piece))))
-            }
-            Some(Err(error)) => Poll::Ready(Some(Err(error))),
-            None => Poll::Ready(this.decoder.take_trailers().map(|trailers| Ok(Frame::trailers(trailers)))),
-        }
+        self.get_mut().poll_frame_by(None, cx)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -61,6 +61,16 @@ impl Decoder {
         Ok(Some(piece).filter(|piece| !piece.is_empty()))
     }
 
+    /// So many bytes of the body passed by: no more than are to come.
+    pub(crate) fn pass(&mut self, bytes: u64) {
+        if let Self::Length(left) = self {
+            *left = left.saturating_sub(bytes);
+            if *left == 0 {
+                *self = Self::Over;
+            }
+        }
+    }
+
     /// The connection has ended.
     pub(crate) fn end(&mut self) -> Result<(), BodyFlaw> {
         match self {

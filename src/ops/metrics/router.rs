@@ -67,7 +67,10 @@ fn write_connections(page: &mut Page<'_>, vitals: &Vitals, limits: &Limits) -> f
     page.single(table::FLOODED, connections.flooded.read())?;
     page.single(table::ACCEPT_ERRORS, connections.accept_errors.read())?;
     page.single(table::UPSTREAM_OPENED, connections.upstream_opened.read())?;
-    page.single(table::UPSTREAM_REUSED, connections.upstream_reused.read())
+    page.single(table::UPSTREAM_REUSED, connections.upstream_reused.read())?;
+    page.single(table::SPLICE_PIPES, vitals.splice.pipes.load(Ordering::Relaxed) as u64)?;
+    page.single(table::SPLICE_BYTES, vitals.splice.bytes.read())?;
+    page.single(table::SPLICE_MISSING, vitals.splice.missing.read())
 }
 
 fn write_discovery(page: &mut Page<'_>, vitals: &Vitals) -> fmt::Result {

@@ -158,6 +158,12 @@ metrics! {
         "Connections to replicas opened";
     UPSTREAM_REUSED = Counter "scorefront_upstream_connections_reused_total" &[],
         "Requests sent to replicas on a connection that was used before";
+    SPLICE_PIPES = Gauge "scorefront_splice_pipes" &[],
+        "Pipes open for long answers that are not copied; at most max-splice-pipes for each worker";
+    SPLICE_BYTES = Counter "scorefront_splice_bytes_total" &[],
+        "Bytes of answers that went from the replica's socket to the client's without a copy";
+    SPLICE_MISSING = Counter "scorefront_splice_pipes_missing_total" &[],
+        "Pieces of long answers that were copied because there was no pipe for them (max-splice-pipes)";
     DISCOVERY_AGE = Gauge "scorefront_discovery_age_seconds" &[],
         "Time since every source was last known to be in step, of a restored world too; absent until the first time";
     DISCOVERY_RESTORED = Gauge "scorefront_discovery_restored" &[],

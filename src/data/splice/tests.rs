@@ -1,0 +1,111 @@
+//! One pipe at a time; what the router makes of them is tested over whole answers.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
+
+use std::future::poll_fn;
+use std::time::Instant;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// Two ends of a connection.
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (near, listener.accept().await.unwrap().0)
+}
+
+fn pipes(max: usize) -> (Pipes, Arc<Vitals>) {
+    let vitals = Arc::new(Vitals::new(1, Instant::now()));
+    (Pipes::new(max, vitals.clone()), vitals)
+}
+
+async fn fill(passage: &Passage, pipes: &Pipes, socket: &TcpStream) -> Option<Bytes> {
+    poll_fn(|cx| passage.poll_fill(pipes, socket, u64::MAX, cx)).await.unwrap()
+}
+
+async fn drain(passage: &Passage, pipes: &Pipes, socket: &TcpStream, most: usize) -> io::Result<usize> {
+    poll_fn(|cx| passage.poll_drain(pipes, socket, most, cx)).await
+}
+
+#[tokio::test]
+async fn what_goes_in_comes_out_and_what_stands_in_is_known() {
+    let ((mut replica, upstream), (client, mut reader)) = (pair().await, pair().await);
+    let ((pipes, vitals), passage) = (pipes(1), Passage::default());
+    replica.write_all(b"0123456789").await.unwrap();
+    let stand_in = fill(&passage, &pipes, &upstream).await.unwrap();
+    assert!(stand_in.len() == 10 && is_stand_in(&stand_in) && is_stand_in(&stand_in[9..]));
+    assert!(!is_stand_in(&stand_in[10..]) && !is_stand_in(b"0123456789") && !is_stand_in(&[0; 10]));
+    // Whoever asks again first gets nothing, and copies.
+    assert_eq!(fill(&passage, &pipes, &upstream).await, None);
+    assert_eq!(drain(&passage, &pipes, &client, 4).await.unwrap(), 4);
+    assert_eq!(fill(&passage, &pipes, &upstream).await, None);
+    assert_eq!(drain(&passage, &pipes, &client, 6).await.unwrap(), 6);
+    let mut got = [0; 10];
+    reader.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"0123456789");
+    assert_eq!((vitals.splice.bytes.read(), vitals.splice.missing.read()), (10, 0));
+    drop(replica);
+    assert_eq!(fill(&passage, &pipes, &upstream).await, Some(Bytes::new()), "the end of the connection");
+    assert_eq!(vitals.splice.pipes.load(Ordering::Relaxed), 1, "the pipe is there for the next");
+}
+
+#[tokio::test]
+async fn nothing_is_sent_for_which_nothing_is_in_the_pipe() {
+    let ((mut replica, upstream), (client, reader)) = (pair().await, pair().await);
+    let ((pipes, _), passage) = (pipes(1), Passage::default());
+    assert!(drain(&passage, &pipes, &client, 1).await.is_err());
+    replica.write_all(b"01234").await.unwrap();
+    fill(&passage, &pipes, &upstream).await.unwrap();
+    assert!(drain(&passage, &pipes, &client, 6).await.is_err());
+    assert_eq!(reader.try_read(&mut [0; 10]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+}
+
+#[tokio::test]
+async fn a_pipe_with_something_in_it_goes_with_its_connection() {
+    let (mut replica, upstream) = pair().await;
+    let (pipes, vitals) = pipes(1);
+    let open = || vitals.splice.pipes.load(Ordering::Relaxed);
+    for round in 1..4 {
+        replica.write_all(b"left").await.unwrap();
+        let passage = Passage::default();
+        assert!(fill(&passage, &pipes, &upstream).await.is_some());
+        assert_eq!(open(), 1);
+        // There is one, and somebody has it.
+        replica.write_all(b"more").await.unwrap();
+        assert_eq!(fill(&Passage::default(), &pipes, &upstream).await, None);
+        assert_eq!(vitals.splice.missing.read(), round);
+        drop(passage);
+        assert_eq!((open(), pipes.idle.lock().len()), (0, 0));
+        let mut rest = [0; 4];
+        upstream.readable().await.unwrap();
+        assert_eq!(upstream.try_read(&mut rest).unwrap(), 4);
+    }
+}
+
+#[tokio::test]
+async fn few_pipes_are_kept_empty_and_none_where_there_are_to_be_none() {
+    let (mut replica, upstream) = pair().await;
+    let (many, vitals) = pipes(100);
+    let taken: Vec<Pipe> = (0..20).map(|_| many.take().unwrap()).collect();
+    assert_eq!(vitals.splice.pipes.load(Ordering::Relaxed), 20);
+    taken.into_iter().for_each(|pipe| many.put(pipe));
+    assert_eq!(vitals.splice.pipes.load(Ordering::Relaxed), KEPT);
+    // Where descriptors are short, connections have them.
+    vitals.descriptors.set_limit(1);
+    (0..KEPT).for_each(|_| drop(many.take().unwrap()));
+    assert!(many.take().is_none());
+    assert_eq!((vitals.splice.pipes.load(Ordering::Relaxed), vitals.splice.missing.read()), (0, 1));
+    let (off, vitals) = pipes(0);
+    replica.write_all(b"bytes").await.unwrap();
+    assert_eq!(fill(&Passage::default(), &off, &upstream).await, None);
+    assert_eq!(vitals.splice.missing.read(), 0, "nobody wanted one");
+}
+
+#[test]
+fn a_kernel_that_cannot_is_not_asked_again() {
+    let (pipes, _) = pipes(1);
+    assert!(pipes.judge(io::ErrorKind::ConnectionReset.into()).is_err() && !pipes.is_off());
+    assert!(pipes.judge(io::ErrorKind::InvalidInput.into()).is_ok_and(|piece| piece.is_none()) && pipes.is_off());
+}
