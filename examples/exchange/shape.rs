@@ -18,16 +18,19 @@ pub(crate) enum Shape {
     Closing,
     /// The client connects for each request, as azureml-core does.
     Fresh,
+    /// One event of a stream of them, in place of an exchange.
+    Event,
 }
 
 impl Shape {
-    pub(crate) const ALL: [Self; 3] = [Self::KeepAlive, Self::Closing, Self::Fresh];
+    pub(crate) const ALL: [Self; 4] = [Self::KeepAlive, Self::Closing, Self::Fresh, Self::Event];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::KeepAlive => "keep-alive",
             Self::Closing => "closing",
             Self::Fresh => "fresh",
+            Self::Event => "event",
         }
     }
 }
@@ -54,6 +57,13 @@ const ANSWER: &str = "HTTP/1.1 200 OK\r\n\
     x-ms-run-function-failed: False\r\n\r\n\
     {\"result\": [0, 1, 2, 0], \"ok\": true}";
 const ANSWER_END: &[u8] = b"\"ok\": true}";
+
+const STREAM: &str = "HTTP/1.1 200 OK\r\n\
+    Content-Type: text/event-stream\r\n\
+    Transfer-Encoding: chunked\r\n\r\n";
+/// As language models send a token; 39 bytes.
+const EVENT: &[u8] = b"27\r\ndata: {\"choices\": [{\"text\": \" the\"}]}\n\n\r\n";
+const STREAM_END: &[u8] = b"0\r\n\r\n";
 
 /// Endpoints beside the one that is asked.
 const NEIGHBOURS: usize = 99;
@@ -96,7 +106,8 @@ impl Bench {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let word = |closes| if closes { "close" } else { "keep-alive" };
         let request = REQUEST.replace("CONNECTION", word(shape == Shape::Fresh)).into_bytes();
-        let answer = ANSWER.replace("CONNECTION", word(shape == Shape::Closing)).into_bytes();
+        let answer = if shape == Shape::Event { STREAM } else { ANSWER };
+        let answer = answer.replace("CONNECTION", word(shape == Shape::Closing)).into_bytes();
         Self { runtime, worker, listener, client: None, arrived: None, replicas, request, answer, shape }
     }
 
@@ -123,6 +134,9 @@ impl Bench {
 
     /// One exchange; `turn` is called as often as it takes.
     pub(crate) fn exchange(&mut self, mut turn: impl FnMut(&mut Self)) {
+        if self.shape == Shape::Event {
+            return self.event(EVENT, turn);
+        }
         let mut client = self.client.take().unwrap_or_else(|| self.connect());
         client.write_all(&self.request).expect("the router reads");
         let closes = self.shape == Shape::Closing;
@@ -142,6 +156,32 @@ impl Bench {
         }
     }
 
+    /// A stream begins: a request, and the head of an answer that does not end.
+    fn open_stream(&mut self) -> TcpStream {
+        let mut client = self.connect();
+        client.write_all(&self.request).expect("the router reads");
+        self.until("the request reaches a replica", &mut Self::turn, |bench| {
+            bench.replicas.iter_mut().any(|replica| replica.serve(&bench.answer, false))
+        });
+        self.until("the head reaches the client", &mut Self::turn, |_| {
+            read(&mut client, &mut [0; 4096]).is_some_and(|read| read.ends_with(b"\r\n\r\n"))
+        });
+        client
+    }
+
+    /// The replica writes this chunk, and the client gets it.
+    fn event(&mut self, chunk: &[u8], mut turn: impl FnMut(&mut Self)) {
+        let mut client = self.client.take().unwrap_or_else(|| self.open_stream());
+        self.replicas.iter_mut().for_each(|replica| replica.send(chunk));
+        self.until("the event reaches the client", &mut turn, |_| {
+            let mut buffer = [0; 4096];
+            let Some(read) = read(&mut client, &mut buffer) else { return false };
+            assert_eq!(read.escape_ascii().to_string(), chunk.escape_ascii().to_string());
+            true
+        });
+        self.client = Some(client);
+    }
+
     fn until(&mut self, what: &str, turn: &mut impl FnMut(&mut Self), mut done: impl FnMut(&mut Self) -> bool) {
         for _ in 0..TURNS_MAX {
             turn(self);
@@ -152,8 +192,12 @@ impl Bench {
         panic!("not after {TURNS_MAX} turns: {what}");
     }
 
-    /// Checks that nothing was left out of the count: each exchange has its line in the log.
-    pub(crate) fn finish(self, exchanges: u32) {
+    /// Checks that nothing was left out of the count: each exchange has its line in the log, and so has a stream.
+    pub(crate) fn finish(mut self, exchanges: u32) {
+        if self.shape == Shape::Event {
+            self.event(STREAM_END, Self::turn);
+            return assert_eq!(self.worker.lines(), 1);
+        }
         assert_eq!(self.worker.lines(), u64::from(exchanges));
     }
 }
@@ -167,6 +211,11 @@ impl Replica {
 
     fn address(&self) -> SocketAddr {
         self.listener.local_addr().expect("it is bound")
+    }
+
+    /// Goes on with all answers.
+    fn send(&mut self, bytes: &[u8]) {
+        self.connections.iter_mut().for_each(|socket| socket.write_all(bytes).expect("the router reads"));
     }
 
     /// Answers a request that has arrived. Says whether there was one.

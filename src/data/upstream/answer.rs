@@ -40,6 +40,8 @@ pub(crate) struct ReplicaBody {
     next: Bytes,
     /// Bytes handed on.
     passed: u64,
+    /// Bytes that the last read took.
+    came: usize,
     keeps_alive: bool,
     /// Whether the connection took no more of the request. It may have been reset, and its end tells nothing then.
     is_cut: bool,
@@ -75,6 +77,7 @@ impl ReplicaBody {
             input: start,
             next: Bytes::new(),
             passed: 0,
+            came: SMALL,
             keeps_alive: head.keeps_alive && sending.is_none() && !is_cut,
             is_cut,
             ends_in_pipe: false,
@@ -164,8 +167,12 @@ impl ReplicaBody {
     }
 
     /// How much to read: as the client takes more, more at a time, so that a client that takes little makes little wait
-    /// for it. From a whole packet on, whole packets.
+    /// for it. From a whole packet on, whole packets. But little where little came the last time: of a stream of events,
+    /// each comes alone.
     fn read_size(&self) -> usize {
+        if self.came < SMALL {
+            return SMALL;
+        }
         let grown = match usize::try_from(self.passed).unwrap_or(READ_MAX).min(READ_MAX) {
             READ_MAX => READ_MAX,
             passed => passed.min(PACKET),
@@ -183,8 +190,8 @@ impl ReplicaBody {
     }
 
     #[cfg(test)]
-    pub(super) fn read_size_after(&mut self, passed: u64) -> usize {
-        self.passed = passed;
+    pub(super) fn read_size_after(&mut self, passed: u64, came: usize) -> usize {
+        (self.passed, self.came) = (passed, came);
         self.read_size()
     }
 
@@ -250,7 +257,10 @@ impl ReplicaBody {
                 Some(Ok(_)) | None => {}
             }
             match ready!(self.poll_read(cx)) {
-                Ok(block) if !block.is_empty() => self.input = block,
+                Ok(block) if !block.is_empty() => {
+                    self.came = block.len();
+                    self.input = block;
+                }
                 // Whoever writes to a connection that was reset is told so, and whoever reads then sees a mere end.
                 Ok(_) if self.is_cut && matches!(self.decoder, Decoder::UntilClose) => {
                     return Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into())));
