@@ -158,7 +158,7 @@ pub const SHAPES: &[Shape] = &[
         load: Load::Events,
         replica: Replica::Events,
         tls: false,
-        front_ends: &[NginxUnbuffered, Haproxy, Envoy, Scorefront(DEPLOYMENTS)],
+        front_ends: &[Floor, NginxUnbuffered, Haproxy, Envoy, Scorefront(DEPLOYMENTS)],
         bars: &[Bar { of: &["nginx-unbuffered"], max: 0.8 }],
     },
     Shape {

@@ -253,7 +253,8 @@ async fn what_is_read_grows_with_what_was_taken() {
     let bytes = Bytes::from_static(b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n");
     let (head, rest) = reader.push(bytes, expected, &mut headers).unwrap().unwrap();
     let mut body = call.answer(head, rest).body;
-    let sizes = [0, 1 << 10, 100_000, 2 * PACKET as u64, 1 << 20, 1 << 30].map(|passed| body.read_size_after(passed, SMALL));
+    let sizes =
+        [0, 1 << 10, 100_000, 2 * PACKET as u64, 1 << 20, 1 << 30].map(|passed| body.read_size_after(passed, SMALL));
     assert_eq!(sizes, [SMALL, SMALL, PACKET, 2 * PACKET, 2 * PACKET, 2 * PACKET]);
     // Of a stream of events each comes alone, however many there were.
     assert_eq!([0, 100_000, 1 << 30].map(|passed| body.read_size_after(passed, 50)), [SMALL; 3]);
