@@ -71,6 +71,12 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_needs_two_and_so_does_a_pipe() {
+        assert_eq!([needed(0, 0), needed(10_000, 0), needed(10_000, 128)], [256, 20_256, 20_512]);
+        assert_eq!(needed(usize::MAX, 1), usize::MAX);
+    }
+
+    #[test]
     fn a_tenth_is_kept_from_clients_and_half_of_that_from_telling_them() {
         let descriptors = with(1000);
         let rooms = [0, 899, 900, 949, 950, 999].map(|number| descriptors.room(number));

@@ -37,9 +37,6 @@ const ROOM: usize = 64 * 4096;
 /// A pipe with less is of no use: the kernel gives little to a user that has many.
 const ROOM_MIN: usize = 64 << 10;
 
-/// Pipes of a worker that are kept open with nothing in them. One serves all answers whose clients take what they get.
-const KEPT: usize = 8;
-
 /// Stands in for what is in a pipe. Never written, never sent.
 static STAND_IN: [u8; MOST] = [0; MOST];
 
@@ -94,13 +91,29 @@ impl Drop for Place {
     }
 }
 
+/// Pipes that wait for the next piece.
+#[derive(Debug, Default)]
+struct Idle {
+    pipes: Vec<Pipe>,
+    /// The fewest that there were since they were looked through.
+    fewest: usize,
+}
+
+impl Idle {
+    fn pop(&mut self) -> Option<Pipe> {
+        let pipe = self.pipes.pop();
+        self.fewest = self.fewest.min(self.pipes.len());
+        pipe
+    }
+}
+
 /// The pipes of one worker.
 #[derive(Debug)]
 pub(crate) struct Pipes {
     max: usize,
     open: Arc<AtomicUsize>,
-    /// Those with nothing in them.
-    idle: Mutex<Vec<Pipe>>,
+    /// Those with nothing in them. One serves all answers whose clients take what they get.
+    idle: Mutex<Idle>,
     /// Whether this kernel, or what stands for one, does not do it.
     is_refused: AtomicBool,
     vitals: Arc<Vitals>,
@@ -138,10 +151,15 @@ impl Pipes {
             return;
         }
         debug_assert_eq!(sys::held(&pipe.out), 0, "a pipe with more in it than was counted");
+        self.idle.lock().pipes.push(pipe);
+    }
+
+    /// Closes those that nobody has needed since the last time.
+    pub(crate) fn sweep(&self) {
         let mut idle = self.idle.lock();
-        if idle.len() < KEPT {
-            idle.push(pipe);
-        }
+        let needed = idle.pipes.len() - idle.fewest;
+        idle.pipes.truncate(needed);
+        idle.fewest = needed;
     }
 
     /// Notes that it cannot be done here, where the error says so.

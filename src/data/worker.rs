@@ -204,7 +204,10 @@ impl Worker {
                     Some(accepted) => self.take(accepted),
                     None => finishing = true,
                 },
-                _ = sweep.tick() => self.pool.sweep(Instant::now()),
+                _ = sweep.tick() => {
+                    self.pool.sweep(Instant::now());
+                    self.pipes.sweep();
+                }
                 changed = phase.changed() => forced = changed.is_err(),
                 // Connections end without telling; look again soon.
                 () = tokio::time::sleep(FINISH_LOOK), if finishing => {}

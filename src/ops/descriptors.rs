@@ -21,7 +21,8 @@ pub fn prepare(vitals: &Vitals, connections_max: usize, pipes_max: usize) {
         tracing::warn!(
             target: "scorefront::start",
             "max-connections {connections_max} needs {needed} open files, one for each client and one for the replica \
-             that it asks, and the limit is {limit}: raise it (ulimit -n, LimitNOFILE=), or lower max-connections"
+             that it asks, and two for each pipe (max-splice-pipes), and the limit is {limit}: raise it (ulimit -n, \
+             LimitNOFILE=), or lower max-connections"
         );
     }
     if let Err(error) = widen(limit.map_or(needed, |limit| limit.min(needed))) {

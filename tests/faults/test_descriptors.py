@@ -60,7 +60,9 @@ class Shut:
 def test_clients_that_take_all_they_can_leave_enough_to_serve_those_who_are_in(patient):
     with Replica(echo) as replica:
         # Each request needs a descriptor of its own, for its connection to the replica.
-        router = patient([replica.place], prefix=allowed(FEW), upstream_idle_ms=0, goodbye_timeout_ms=200)
+        # Pipes are counted for each worker, of which there are as many as cores.
+        settings = {"upstream_idle_ms": 0, "goodbye_timeout_ms": 200, "max_splice_pipes": 0}
+        router = patient([replica.place], prefix=allowed(FEW), **settings)
         needed = "max-connections 10000 needs 20256 open files"
         eventually(lambda: needed in trace(router) and f"the limit is {FEW}" in trace(router), "it is told at the start")
         first = Client(router)

@@ -77,7 +77,7 @@ async fn a_pipe_with_something_in_it_goes_with_its_connection() {
         assert_eq!(fill(&Passage::default(), &pipes, &upstream).await, None);
         assert_eq!(vitals.splice.missing.read(), round);
         drop(passage);
-        assert_eq!((open(), pipes.idle.lock().len()), (0, 0));
+        assert_eq!((open(), pipes.idle.lock().pipes.len()), (0, 0));
         let mut rest = [0; 4];
         upstream.readable().await.unwrap();
         assert_eq!(upstream.try_read(&mut rest).unwrap(), 4);
@@ -85,19 +85,28 @@ async fn a_pipe_with_something_in_it_goes_with_its_connection() {
 }
 
 #[tokio::test]
-async fn few_pipes_are_kept_empty_and_none_where_there_are_to_be_none() {
-    let (mut replica, upstream) = pair().await;
-    let (many, vitals) = pipes(100);
-    let taken: Vec<Pipe> = (0..20).map(|_| many.take().unwrap()).collect();
-    assert_eq!(vitals.splice.pipes.load(Ordering::Relaxed), 20);
-    taken.into_iter().for_each(|pipe| many.put(pipe));
-    assert_eq!(vitals.splice.pipes.load(Ordering::Relaxed), KEPT);
-    // Where descriptors are short, connections have them.
+async fn pipes_that_nobody_needs_are_closed() {
+    let (pipes, vitals) = pipes(100);
+    let open = || vitals.splice.pipes.load(Ordering::Relaxed);
+    let put = |taken: Vec<Pipe>| taken.into_iter().for_each(|pipe| pipes.put(pipe));
+    put((0..20).map(|_| pipes.take().unwrap()).collect());
+    pipes.sweep();
+    assert_eq!(open(), 20, "they were needed a moment ago");
+    // Three at a time since then.
+    (0..5).for_each(|_| put((0..3).map(|_| pipes.take().unwrap()).collect()));
+    pipes.sweep();
+    assert_eq!(open(), 3);
+    pipes.sweep();
+    assert_eq!(open(), 0, "nobody needed one");
+}
+
+#[tokio::test]
+async fn there_are_none_where_descriptors_are_short_or_none_are_to_be() {
+    let (short, vitals) = pipes(100);
     vitals.descriptors.set_limit(1);
-    (0..KEPT).for_each(|_| drop(many.take().unwrap()));
-    assert!(many.take().is_none());
+    assert!(short.take().is_none());
     assert_eq!((vitals.splice.pipes.load(Ordering::Relaxed), vitals.splice.missing.read()), (0, 1));
-    let (off, vitals) = pipes(0);
+    let ((mut replica, upstream), (off, vitals)) = (pair().await, pipes(0));
     replica.write_all(b"bytes").await.unwrap();
     assert_eq!(fill(&Passage::default(), &off, &upstream).await, None);
     assert_eq!(vitals.splice.missing.read(), 0, "nobody wanted one");
