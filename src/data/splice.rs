@@ -27,8 +27,8 @@ use crate::core::vitals::Vitals;
 /// Below this, what is left of an answer is copied: two more system calls cost as much.
 pub(crate) const WORTHWHILE: u64 = 32 << 10;
 
-/// One packet at a time. Where the kernel paces what is sent (BBR), the second of two that go out at once waits for a timer,
-/// and setting that costs more than a copy.
+/// One packet at a time. Where the kernel paces what is sent (BBR), the second of two that go out in one call waits for a
+/// timer, and setting that costs more than a copy.
 const MOST: usize = PACKET;
 
 /// What a pipe is to take: as many pieces of memory as a packet has where each of its segments has one of its own.
@@ -116,33 +116,44 @@ pub(crate) struct Pipes {
     idle: Mutex<Idle>,
     /// Whether this kernel, or what stands for one, does not do it.
     is_refused: AtomicBool,
+    /// Whether no more could be had since the last sweep: trying again for each piece costs as much as copying it.
+    is_short: AtomicBool,
     vitals: Arc<Vitals>,
 }
 
 impl Pipes {
     /// At most `max` at a time.
     pub(crate) fn new(max: usize, vitals: Arc<Vitals>) -> Self {
-        Self { max, open: Arc::default(), idle: Mutex::default(), is_refused: AtomicBool::new(false), vitals }
+        let [is_refused, is_short] = [false; 2].map(AtomicBool::new);
+        Self { max, open: Arc::default(), idle: Mutex::default(), is_refused, is_short, vitals }
     }
 
     /// Whether there are any to be had at all.
     fn is_off(&self) -> bool {
-        self.max == 0 || self.is_refused.load(Ordering::Relaxed)
+        self.max == 0 || self.is_refused.load(Ordering::Relaxed) || !cfg!(target_os = "linux")
     }
 
     fn take(&self) -> Option<Pipe> {
         if let Some(pipe) = self.idle.lock().pop() {
             return Some(pipe);
         }
-        if self.open.load(Ordering::Relaxed) < self.max
-            && let Ok((pipe, true)) = Pipe::open(Place::take(&self.open, &self.vitals))
-            // Connections need descriptors more.
-            && self.vitals.descriptors.room(pipe.number()) == Room::Enough
-        {
-            return Some(pipe);
+        let pipe = self.open();
+        if pipe.is_none() {
+            self.vitals.splice.missing.bump();
         }
-        self.vitals.splice.missing.bump();
-        None
+        pipe
+    }
+
+    fn open(&self) -> Option<Pipe> {
+        if self.is_short.load(Ordering::Relaxed) || self.open.load(Ordering::Relaxed) >= self.max {
+            return None;
+        }
+        let opened = Pipe::open(Place::take(&self.open, &self.vitals)).ok();
+        let fit = opened.and_then(|(pipe, is_roomy)| is_roomy.then_some(pipe));
+        // Connections need descriptors more.
+        let spare = fit.filter(|pipe| self.vitals.descriptors.room(pipe.number()) == Room::Enough);
+        self.is_short.store(spare.is_none(), Ordering::Relaxed);
+        spare
     }
 
     /// Takes it back, if nothing is in it.
@@ -156,25 +167,25 @@ impl Pipes {
 
     /// Closes those that nobody has needed since the last time.
     pub(crate) fn sweep(&self) {
+        self.is_short.store(false, Ordering::Relaxed);
         let mut idle = self.idle.lock();
         let needed = idle.pipes.len() - idle.fewest;
         idle.pipes.truncate(needed);
         idle.fewest = needed;
     }
 
-    /// Notes that it cannot be done here, where the error says so.
-    fn judge(&self, error: io::Error) -> io::Result<Option<Bytes>> {
-        if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) {
-            return Err(error);
-        }
-        if !self.is_refused.swap(true, Ordering::Relaxed) {
+    /// Notes that it cannot be done here, or must not, where the error says so.
+    fn judge(&self, error: &io::Error) {
+        use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+        if matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported)
+            && !self.is_refused.swap(true, Ordering::Relaxed)
+        {
             tracing::warn!(
                 target: "scorefront::splice",
                 %error,
                 "the kernel does not move bytes from socket to socket: long answers are copied (max-splice-pipes 0 says so at once)"
             );
         }
-        Ok(None)
     }
 }
 
@@ -212,7 +223,11 @@ impl Passage {
                     return Poll::Ready(Ok(STAND_IN.get(..taken).map(Bytes::from_static)));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => pipes.put(pipe),
-                Err(error) => return Poll::Ready(pipes.judge(error)),
+                // Nothing was taken. A read says what it is, if it is the connection.
+                Err(error) => {
+                    pipes.judge(&error);
+                    return Poll::Ready(Ok(None));
+                }
             }
         }
     }
@@ -242,8 +257,8 @@ impl Passage {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    let told = io::Error::new(error.kind(), "the kernel lets nothing out of a pipe into a socket");
-                    return Poll::Ready(Err(pipes.judge(error).err().unwrap_or(told)));
+                    pipes.judge(&error);
+                    return Poll::Ready(Err(error));
                 }
             }
         }
@@ -265,9 +280,12 @@ mod sys {
 
     /// The room that it has then, which may be less, or more.
     pub(super) fn make_room(pipe: &OwnedFd, room: usize) -> usize {
-        // Best effort: with less room pieces are smaller.
-        let _ = fcntl_setpipe_size(pipe, room);
-        fcntl_getpipe_size(pipe).unwrap_or(0)
+        let has = |pipe| fcntl_getpipe_size(pipe).unwrap_or(0);
+        // Best effort: with less room pieces are smaller. Where pages are large, it has more from the start.
+        if has(pipe) < room {
+            let _ = fcntl_setpipe_size(pipe, room);
+        }
+        has(pipe)
     }
 
     pub(super) fn held(pipe: &OwnedFd) -> u64 {

@@ -12,6 +12,7 @@ mod full_backlog;
 mod h2_floods;
 mod hostile;
 mod limits;
+#[cfg(target_os = "linux")]
 mod long_answers;
 mod memory;
 mod mirror;

@@ -64,7 +64,7 @@ async fn nothing_is_sent_for_which_nothing_is_in_the_pipe() {
 
 #[tokio::test]
 async fn a_pipe_with_something_in_it_goes_with_its_connection() {
-    let (mut replica, upstream) = pair().await;
+    let (mut replica, mut upstream) = pair().await;
     let (pipes, vitals) = pipes(1);
     let open = || vitals.splice.pipes.load(Ordering::Relaxed);
     for round in 1..4 {
@@ -79,8 +79,8 @@ async fn a_pipe_with_something_in_it_goes_with_its_connection() {
         drop(passage);
         assert_eq!((open(), pipes.idle.lock().pipes.len()), (0, 0));
         let mut rest = [0; 4];
-        upstream.readable().await.unwrap();
-        assert_eq!(upstream.try_read(&mut rest).unwrap(), 4);
+        upstream.read_exact(&mut rest).await.unwrap();
+        assert_eq!(&rest, b"more");
     }
 }
 
@@ -106,6 +106,11 @@ async fn there_are_none_where_descriptors_are_short_or_none_are_to_be() {
     vitals.descriptors.set_limit(1);
     assert!(short.take().is_none());
     assert_eq!((vitals.splice.pipes.load(Ordering::Relaxed), vitals.splice.missing.read()), (0, 1));
+    // Until the next sweep nobody tries again.
+    vitals.descriptors.set_limit(0);
+    assert!(short.take().is_none());
+    short.sweep();
+    assert!(short.take().is_some());
     let ((mut replica, upstream), (off, vitals)) = (pair().await, pipes(0));
     replica.write_all(b"bytes").await.unwrap();
     assert_eq!(fill(&Passage::default(), &off, &upstream).await, None);
@@ -113,8 +118,15 @@ async fn there_are_none_where_descriptors_are_short_or_none_are_to_be() {
 }
 
 #[test]
-fn a_kernel_that_cannot_is_not_asked_again() {
-    let (pipes, _) = pipes(1);
-    assert!(pipes.judge(io::ErrorKind::ConnectionReset.into()).is_err() && !pipes.is_off());
-    assert!(pipes.judge(io::ErrorKind::InvalidInput.into()).is_ok_and(|piece| piece.is_none()) && pipes.is_off());
+fn a_kernel_that_cannot_or_must_not_is_not_asked_again() {
+    for (error, is_final) in [
+        (io::ErrorKind::ConnectionReset, false),
+        (io::ErrorKind::InvalidInput, true),
+        (io::ErrorKind::PermissionDenied, true),
+        (io::ErrorKind::Unsupported, true),
+    ] {
+        let (pipes, _) = pipes(1);
+        pipes.judge(&error.into());
+        assert_eq!(pipes.is_off(), is_final, "{error}");
+    }
 }
