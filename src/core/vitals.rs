@@ -176,7 +176,7 @@ pub struct SpliceCounts {
     pub pipes: AtomicUsize,
     /// Bytes that clients got so.
     pub bytes: Counter,
-    /// Pieces that were copied because there was no pipe for them.
+    /// Times that there was no pipe for one, so that it was copied.
     pub missing: Counter,
 }
 

@@ -85,6 +85,7 @@ pub(crate) struct Link {
     owes: AtomicBool,
     /// The ledger of an answer that is not quite out.
     owed: Mutex<Option<Ledger>>,
+    /// For long answers.
     passage: Passage,
     /// The alarm of the last exchange, for the next one. It stays set: to take it out of the runtime's wheel and to put it
     /// back costs more than being woken by it once in a request time-out.
@@ -211,8 +212,7 @@ impl Link {
         holds
     }
 
-    /// The way past the router's memory, where there is one: not with TLS, and not with HTTP/2, whose frames are made of what
-    /// is in them.
+    /// The way past the router's memory: not with TLS, nor with HTTP/2, whose frames are made of what is in them.
     pub(crate) fn passage(&self) -> Option<&Passage> {
         (self.tls.is_none() && !self.is_http2()).then_some(&self.passage)
     }

@@ -2,7 +2,8 @@
 //! of a head, or cannot be written to.
 //!
 //! It also puts a body under the bare answers that hyper gives by itself when a request cannot be read, so that a
-//! client that sent too large a head learns which setting stood in its way.
+//! client that sent too large a head learns which setting stood in its way; and where hyper writes what stands in for
+//! bytes in a pipe, it lets those out instead ([`super::splice`]).
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -136,12 +137,12 @@ impl Socket {
         Some(Substitute { ours, theirs })
     }
 
-    /// Lets out what the first of these stands in for.
-    fn poll_drain(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    /// Lets out what these bytes stand in for.
+    fn poll_drain(&self, cx: &mut Context<'_>, stand_in: &[u8]) -> Poll<io::Result<usize>> {
         let (Some(passage), Transport::Plain(socket)) = (self.link.passage(), self.io.inner().transport()) else {
             return Poll::Ready(Err(io::Error::other("bytes that stand in for others, and no way past the router")));
         };
-        passage.poll_drain(&self.link.worker.pipes, socket, bufs.first().map_or(0, |buf| buf.len()), cx)
+        passage.poll_drain(&self.link.worker.pipes, socket, stand_in.len(), cx)
     }
 
     fn note(&mut self, written: &Poll<io::Result<usize>>) {
@@ -177,6 +178,7 @@ impl Write for Socket {
         }
         let written = match this.substitute {
             Some(_) => this.poll_substitute(cx),
+            None if is_stand_in(buf) => this.poll_drain(cx, buf),
             None => Pin::new(&mut this.io).poll_write(cx, buf),
         };
         this.note(&written);
@@ -221,7 +223,7 @@ impl Write for Socket {
         }
         let written = match this.substitute {
             Some(_) => this.poll_substitute(cx),
-            None if bufs.first().is_some_and(|buf| is_stand_in(buf)) => this.poll_drain(cx, bufs),
+            None if let Some(buf) = bufs.first().filter(|buf| is_stand_in(buf)) => this.poll_drain(cx, buf),
             None if this.link.writes_last() => this.io.inner_mut().transport_mut().poll_write_last(cx, bufs),
             None => Pin::new(&mut this.io).poll_write_vectored(cx, bufs),
         };

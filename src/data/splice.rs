@@ -183,7 +183,8 @@ impl Pipes {
             tracing::warn!(
                 target: "scorefront::splice",
                 %error,
-                "the kernel does not move bytes from socket to socket: long answers are copied (max-splice-pipes 0 says so at once)"
+                "long answers are copied, because the kernel does not move them from socket to socket: allow the router the \
+                 system call splice, or set max-splice-pipes to 0"
             );
         }
     }

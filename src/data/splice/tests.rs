@@ -2,12 +2,24 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
 use std::future::poll_fn;
+use std::io::IoSlice;
+use std::pin::Pin;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+use hyper::rt::Write as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::*;
+use crate::core::limits::Limits;
+use crate::core::snapshot::Snapshot;
+use crate::data::link::Link;
+use crate::data::socket::Socket;
+use crate::data::tls::Transport;
+use crate::data::worker::{Phase, Shared, Worker};
+use crate::ops::access_log::{AccessLog, LogTarget};
 
 /// Two ends of a connection.
 async fn pair() -> (TcpStream, TcpStream) {
@@ -60,6 +72,39 @@ async fn nothing_is_sent_for_which_nothing_is_in_the_pipe() {
     fill(&passage, &pipes, &upstream).await.unwrap();
     assert!(drain(&passage, &pipes, &client, 6).await.is_err());
     assert_eq!(reader.try_read(&mut [0; 10]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+}
+
+#[tokio::test]
+async fn a_clients_socket_sends_what_is_in_the_pipe_and_never_what_stands_in() {
+    let vitals = Arc::new(Vitals::new(1, Instant::now()));
+    let log = AccessLog::start(&LogTarget::File("/dev/null".into()), 1, 1 << 20, vitals.clone()).unwrap();
+    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+    let shared = Shared::new(snapshot, Limits::default(), vitals, watch::channel(Phase::Running).1);
+    let worker = Arc::new(Worker::new(0, shared, log.worker(0), 1));
+    let ((mut replica, upstream), (client, mut reader)) = (pair().await, pair().await);
+    let link = Arc::new(Link::new(worker.clone(), reader.local_addr().unwrap()));
+    let mut socket = Socket::new(Transport::Plain(client), link.clone());
+    for is_one_by_one in [true, false] {
+        replica.write_all(b"01234").await.unwrap();
+        let stand_in = fill(link.passage().unwrap(), &worker.pipes, &upstream).await.unwrap();
+        if is_one_by_one {
+            assert_eq!(poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, &stand_in)).await.unwrap(), 5);
+        } else {
+            // What goes before goes first, by itself.
+            let both = [IoSlice::new(b"head:"), IoSlice::new(&stand_in)];
+            let first = poll_fn(|cx| Pin::new(&mut socket).poll_write_vectored(cx, &both)).await;
+            let second = poll_fn(|cx| Pin::new(&mut socket).poll_write_vectored(cx, &both[1..])).await;
+            assert_eq!((first.unwrap(), second.unwrap()), (5, 5));
+        }
+        // Once more, and nothing is there for it.
+        assert!(poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, &stand_in)).await.is_err());
+        let again = poll_fn(|cx| Pin::new(&mut socket).poll_write_vectored(cx, &[IoSlice::new(&stand_in)])).await;
+        assert!(again.is_err());
+    }
+    drop(socket);
+    let mut got = String::new();
+    reader.read_to_string(&mut got).await.unwrap();
+    assert_eq!(got, "01234head:01234");
 }
 
 #[tokio::test]

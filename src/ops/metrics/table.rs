@@ -163,7 +163,7 @@ metrics! {
     SPLICE_BYTES = Counter "scorefront_splice_bytes_total" &[],
         "Bytes of answers that went from the replica's socket to the client's without a copy";
     SPLICE_MISSING = Counter "scorefront_splice_pipes_missing_total" &[],
-        "Pieces of long answers that were copied because there was no pipe for them (max-splice-pipes)";
+        "Times that a long answer was to go on without a copy and there was no pipe, so that it was copied (max-splice-pipes)";
     DISCOVERY_AGE = Gauge "scorefront_discovery_age_seconds" &[],
         "Time since every source was last known to be in step, of a restored world too; absent until the first time";
     DISCOVERY_RESTORED = Gauge "scorefront_discovery_restored" &[],
