@@ -36,7 +36,7 @@ use self::watch::{End, Watch};
 mod http2;
 mod watch;
 
-/// Counts one connection for as long as it lives.
+/// Counts one connection of a worker for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Guard(Arc<Worker>);
 
@@ -55,15 +55,14 @@ impl Drop for Guard {
     }
 }
 
-/// Serves a socket, on the worker's own thread; `place` is given back at its end.
+/// Serves a socket, on the thread of the worker that `guard` counts it for; `place` is given back at its end.
 pub(crate) fn spawn(
-    worker: &Arc<Worker>,
+    guard: Guard,
     socket: TcpStream,
     peer: SocketAddr,
     tls: Option<Arc<Tls>>,
     place: Option<OwnedSemaphorePermit>,
 ) {
-    let guard = Guard::new(worker.clone());
     // In a box: a task of this size would be copied several times on its way, and aligned to 128 bytes, for which the
     // allocator goes a longer way.
     tokio::spawn(Box::pin(async move {

@@ -21,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use uuid::Uuid;
 
+use super::connection::Guard;
 use super::tls::Tls;
 use super::worker::{Accepted, Handle, Phase, Worker};
 use super::{connection, headers, respond};
@@ -93,10 +94,12 @@ impl Workers {
     fn give(&self, socket: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>, place: Option<OwnedSemaphorePermit>) {
         let load = |entry: &&(Arc<Worker>, _)| entry.0.connections.load(Ordering::Relaxed);
         let Some((worker, inbox)) = self.0.iter().min_by_key(load) else { return };
+        // From here on, not from when the worker gets to it: of a burst it would get all, having none as yet.
+        let guard = Guard::new(worker.clone());
         if worker.index == 0 {
-            return connection::spawn(worker, socket, peer, tls, place);
+            return connection::spawn(guard, socket, peer, tls, place);
         }
-        let sent = socket.into_std().map(|socket| inbox.try_send(Accepted { socket, peer, tls, place }));
+        let sent = socket.into_std().map(|socket| inbox.try_send(Accepted { guard, socket, peer, tls, place }));
         if !matches!(sent, Ok(Ok(()))) {
             worker.shared.vitals.connections.refused.bump();
         }
@@ -224,7 +227,43 @@ pub(crate) async fn turn_away(mut socket: TcpStream, answer: Bytes, patience: Du
 
 #[cfg(test)]
 mod tests {
+    use arc_swap::ArcSwap;
+
     use super::*;
+    use crate::core::limits::Limits;
+    use crate::core::snapshot::Snapshot;
+    use crate::core::vitals::Vitals;
+    use crate::data::worker::Shared;
+    use crate::ops::access_log::{AccessLog, LogTarget};
+
+    #[tokio::test]
+    async fn a_burst_is_spread_evenly_though_no_worker_gets_to_run_meanwhile() {
+        let vitals = Arc::new(Vitals::new(3, Instant::now()));
+        let log = AccessLog::start(&LogTarget::Off, 3, 0, vitals.clone()).unwrap();
+        let (_phase, phase) = watch::channel(Phase::Running);
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        let shared = Shared::new(snapshot, Limits::default(), vitals.clone(), phase);
+        let all: Vec<_> = (0..3).map(|n| Arc::new(Worker::new(n, shared.clone(), log.worker(n), 1))).collect();
+        let (inboxes, mut arrivals): (Vec<_>, Vec<_>) = all.iter().map(|_| mpsc::channel(9)).unzip();
+        let workers = Workers(all.iter().cloned().zip(inboxes).collect());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..9 {
+            clients.push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+            let (socket, peer) = listener.accept().await.unwrap();
+            workers.give(socket, peer, None, None);
+        }
+        let of_each = || all.iter().map(|worker| worker.connections.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        assert_eq!((of_each(), arrivals[1].len(), arrivals[2].len()), (vec![3, 3, 3], 3, 3));
+        assert_eq!(vitals.connections.open.load(Ordering::Relaxed), 9, "those on their way are open too");
+        // One that is gone before it was taken is no longer counted, nor is one for which there is no room.
+        drop(arrivals.remove(2));
+        assert_eq!(of_each(), [3, 3, 0]);
+        let (socket, _) = tokio::join!(listener.accept(), TcpStream::connect(listener.local_addr().unwrap()));
+        let (socket, peer) = socket.unwrap();
+        workers.give(socket, peer, None, None);
+        assert_eq!((of_each(), vitals.connections.refused.read()), (vec![3, 3, 0], 1));
+    }
 
     #[test]
     fn what_is_accepted_has_the_options_of_its_listener() {

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-use super::connection;
+use super::connection::{self, Guard};
 use super::pool::Pool;
 use super::splice::Pipes;
 use super::tls::Tls;
@@ -111,6 +111,8 @@ pub struct Worker {
 /// A socket on its way to the worker that will serve it.
 #[derive(Debug)]
 pub(crate) struct Accepted {
+    /// Counts it as one of that worker's already.
+    pub(crate) guard: Guard,
     pub(crate) socket: std::net::TcpStream,
     pub(crate) peer: SocketAddr,
     /// How the client speaks TLS, if it does.
@@ -184,9 +186,9 @@ impl Worker {
     }
 
     /// Serves a socket that another worker accepted.
-    fn take(self: &Arc<Self>, accepted: Accepted) {
+    fn take(&self, accepted: Accepted) {
         match TcpStream::from_std(accepted.socket) {
-            Ok(socket) => connection::spawn(self, socket, accepted.peer, accepted.tls, accepted.place),
+            Ok(socket) => connection::spawn(accepted.guard, socket, accepted.peer, accepted.tls, accepted.place),
             Err(_) => self.shared.vitals.connections.accept_errors.bump(),
         }
     }

@@ -15,7 +15,7 @@ use crate::control::discovery::{self, Discovery, Source};
 use crate::core::limits::Limits;
 use crate::core::snapshot::Snapshot;
 use crate::core::vitals::Vitals;
-use crate::data::connection;
+use crate::data::connection::{self, Guard};
 use crate::data::worker::{Phase, Shared, Worker};
 use crate::ops::access_log::{AccessLog, LogTarget};
 
@@ -48,7 +48,8 @@ impl LoneWorker {
     pub fn serve(&self, socket: TcpStream) -> io::Result<()> {
         socket.set_nonblocking(true)?;
         let peer = socket.peer_addr()?;
-        connection::spawn(&self.worker, tokio::net::TcpStream::from_std(socket)?, peer, None, None);
+        let guard = Guard::new(self.worker.clone());
+        connection::spawn(guard, tokio::net::TcpStream::from_std(socket)?, peer, None, None);
         Ok(())
     }
 

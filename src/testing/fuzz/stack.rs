@@ -22,7 +22,7 @@ use crate::core::snapshot::{Access, Deployment, Endpoint, Replica, Snapshot};
 use crate::core::split::Split;
 use crate::core::state::{DeploymentState, RefusalState};
 use crate::core::vitals::Vitals;
-use crate::data::connection;
+use crate::data::connection::{self, Guard};
 use crate::data::replica_tls::ReplicaSocket;
 use crate::data::upstream::Upstream;
 use crate::data::worker::{Phase, Shared, Worker};
@@ -79,7 +79,8 @@ pub(super) fn converse(pieces: &[&[u8]], reply: Reply<'_>) -> Said {
             tokio::spawn(serve(theirs, raw, requests.clone()));
         }
         let (client, ours) = pair();
-        connection::spawn(&worker, ours, SocketAddr::from(([192, 0, 2, 9], 4711)), None, None);
+        let guard = Guard::new(worker.clone());
+        connection::spawn(guard, ours, SocketAddr::from(([192, 0, 2, 9], 4711)), None, None);
         let mut said = Said::default();
         let mut client = Client { socket: client, answers: Vec::new(), closed: false };
         for piece in pieces {
