@@ -199,13 +199,13 @@ fn answer(link: &Arc<Link>, request: Request<Incoming>) -> impl Future<Output = 
 
 /// One request. A panic ends the exchange, not the connection's neighbours.
 async fn handle(link: Arc<Link>, request: Request<Incoming>, is_last: bool) -> Answered {
-    let version = request.version();
-    let worker = link.worker.clone();
-    let census = Census::of(request.headers());
-    let mut leaves = is_last || (census.has(Kind::Connection) && headers::wants_close(request.headers()));
-    let ledger = open(&link, &request, census);
+    let (mut parts, body) = request.into_parts();
+    let (version, worker) = (parts.version, &link.worker);
+    let census = Census::of(&parts.headers);
+    let mut leaves = is_last || (census.has(Kind::Connection) && headers::wants_close(&parts.headers));
+    let ledger = open(&link, &parts, census);
     let id = ledger.record.request_id.clone();
-    let exchange = AssertUnwindSafe(exchange(link.clone(), request, census, ledger)).catch_unwind();
+    let exchange = AssertUnwindSafe(exchange(&link, &mut parts, body, census, ledger)).catch_unwind();
     let mut response = exchange.await.unwrap_or_else(|_| respond::panicked(id));
     if version != Version::HTTP_2 {
         *response.version_mut() = Version::HTTP_11;

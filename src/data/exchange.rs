@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::header::{CONNECTION, EXPECT};
+use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
@@ -51,17 +52,17 @@ const SMALL_BODY_MAX: u64 = 16 << 10;
 
 /// Handles one request.
 pub(crate) async fn exchange(
-    link: Arc<Link>,
-    request: Request<Incoming>,
+    link: &Arc<Link>,
+    parts: &mut Parts,
+    body: Incoming,
     census: Census,
     mut ledger: Ledger,
 ) -> Response<AnswerBody> {
     let server_timing = link.worker.limits().server_timing;
-    let (mut parts, body) = request.into_parts();
     let path = match route::parse_path(parts.uri.path()) {
         Ok(PublicPath::Health) => {
-            let goes_on = end_body(&link, &parts.headers, body).await;
-            let mut response = health(&link, ledger);
+            let goes_on = end_body(link, &parts.headers, body).await;
+            let mut response = health(link, ledger);
             if !goes_on {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -70,25 +71,25 @@ pub(crate) async fn exchange(
         Ok(PublicPath::Scoring { form, name, wanted }) => Ok(Target { form, name, wanted }),
         Err(error) => Err(unroutable(error)),
     };
-    let checked = headers::check(&parts, census, link.worker.limits())
-        .map_err(|(outcome, detail)| unacceptable(outcome, detail, &link));
-    let checked = checked.and_then(|()| redirect::secured(&peer(&link), &parts));
+    let checked = headers::check(parts, census, link.worker.limits())
+        .map_err(|(outcome, detail)| unacceptable(outcome, detail, link));
+    let checked = checked.and_then(|()| redirect::secured(&peer(link), parts));
     if checked.is_ok()
         && body.is_end_stream()
         && let Ok(target) = &path
-        && let Some(allowed) = preflight(&link, &parts, target, &mut ledger)
+        && let Some(allowed) = preflight(link, parts, target, &mut ledger)
     {
         return respond::preflight(allowed, ledger);
     }
     let routed = match (checked, path) {
-        (Ok(()), Ok(target)) => choose(&link, &parts.headers, census, &target, &mut ledger)
+        (Ok(()), Ok(target)) => choose(link, &parts.headers, census, &target, &mut ledger)
             .and_then(|route| Ok((origin_form(&route.deployment, &target, parts.uri.query())?, route))),
         (Err(refused), _) | (_, Err(refused)) => Err(refused),
     };
     let (target, mut route) = match routed {
         Ok(routed) => routed,
         Err(mut refused) => {
-            refused.close |= !end_body(&link, &parts.headers, body).await;
+            refused.close |= !end_body(link, &parts.headers, body).await;
             if let Some(late) = refused.late.take() {
                 let held = late.delay().as_millis();
                 ledger.record.detail = Some(format!("{} Answered {held} ms late.", refused.message).into());
@@ -100,9 +101,9 @@ pub(crate) async fn exchange(
             return respond::refuse(refused, ledger, server_timing);
         }
     };
-    route.upgrade = headers::wanted_upgrade(&parts, census);
-    match score(&link, (&mut parts, census), body, target, &route, &mut ledger).await {
-        Ok(answer) => pass_on(&link, parts, answer, &route, ledger).await,
+    route.upgrade = headers::wanted_upgrade(parts, census);
+    match score(link, (parts, census), body, target, &route, &mut ledger).await {
+        Ok(answer) => pass_on(link, parts, answer, &route, ledger),
         Err(refused) => respond::refuse(refused, ledger, server_timing),
     }
 }
@@ -144,15 +145,15 @@ async fn read_small_body(link: &Link, headers: &HeaderMap, mut body: Incoming) -
 }
 
 /// Opens the ledger with what the head tells.
-pub(crate) fn open(link: &Arc<Link>, request: &Request<Incoming>, census: Census) -> Ledger {
-    let headers = request.headers();
+pub(crate) fn open(link: &Arc<Link>, request: &Parts, census: Census) -> Ledger {
+    let headers = &request.headers;
     let mut dice = link.worker.dice();
     let peer = peer(link);
     let id = peer.request_id(headers, &mut dice);
-    let mut record = Record::new(Instant::now(), SystemTime::now(), peer.client_ip(headers), id);
-    record.method = Some(request.method().clone());
-    record.uri = Some(request.uri().clone());
-    record.version = request.version();
+    let mut record = Box::new(Record::new(Instant::now(), SystemTime::now(), peer.client_ip(headers), id));
+    record.method = Some(request.method.clone());
+    record.uri = Some(request.uri.clone());
+    record.version = request.version;
     record.user_agent = headers.get(http::header::USER_AGENT).cloned();
     record.client_certificate = peer.tls.and_then(|tls| Some(tls.client.as_ref()?.identity.clone()));
     if census.has(Kind::MsRequestId) {
@@ -216,7 +217,7 @@ fn unacceptable(outcome: Outcome, detail: &'static str, link: &Link) -> Refused 
 }
 
 /// What a preflight is answered with, where this is one and the router is to answer it. It comes without credentials.
-fn preflight(link: &Link, parts: &http::request::Parts, target: &Target<'_>, ledger: &mut Ledger) -> Option<HeaderMap> {
+fn preflight(link: &Link, parts: &Parts, target: &Target<'_>, ledger: &mut Ledger) -> Option<HeaderMap> {
     let asked = Preflight::of(&parts.method, &parts.headers)?;
     let snapshot = link.worker.shared.snapshot.load();
     let endpoint = route::find(&snapshot, target.form, target.name)?;
@@ -308,7 +309,7 @@ fn origin_form(deployment: &Deployment, target: &Target<'_>, query: Option<&str>
 /// From a deployment to the head of its answer.
 async fn score(
     link: &Arc<Link>,
-    (parts, census): (&mut http::request::Parts, Census),
+    (parts, census): (&mut Parts, Census),
     body: Incoming,
     target: Uri,
     route: &Route,
@@ -341,18 +342,18 @@ async fn score(
     let trace = headers::to_replica(parts, census, peer(link), &ledger.record, has_body, upgrade, &mut worker.dice());
     ledger.record.trace_id = Some(trace);
     let headers = std::mem::take(&mut parts.headers);
-    let outgoing = Outgoing::new(parts.method.clone(), target, headers, ledger.upload.clone());
+    let mut outgoing = Outgoing::new(parts.method.clone(), target, headers, ledger.upload.clone());
     if !route.named && route.upgrade.is_none() {
         mirror::start(worker, &outgoing, ledger);
     }
     let lease = admit::admit(worker, deployment, ledger, deadline).await?;
-    forward(worker, deployment, outgoing, lease, ledger, deadline).await
+    forward(worker, deployment, &mut outgoing, lease, ledger, deadline).await
 }
 
 /// Turns the replica's answer into the client's.
-async fn pass_on(
+fn pass_on(
     link: &Arc<Link>,
-    parts: http::request::Parts,
+    parts: &mut Parts,
     answer: Answer,
     route: &Route,
     mut ledger: Ledger,
@@ -382,7 +383,8 @@ async fn pass_on(
 pub(crate) fn record_unreadable(link: &Arc<Link>, outcome: Outcome, detail: String) {
     let id = crate::core::record::id_value(link.fault_id);
     let client: IpAddr = link.peer.ip().to_canonical();
-    let mut ledger = Ledger::new(Record::new(Instant::now(), SystemTime::now(), client, id), link.clone());
+    let record = Record::new(Instant::now(), SystemTime::now(), client, id);
+    let mut ledger = Ledger::new(Box::new(record), link.clone());
     ledger.record.detail = Some(detail.into());
     ledger.conclude(outcome);
 }

@@ -81,7 +81,7 @@ pub(crate) fn check_wire(deployment: &Deployment) -> Result<(), Refused> {
 pub(crate) async fn forward(
     worker: &Arc<Worker>,
     deployment: &Arc<Deployment>,
-    mut outgoing: Outgoing,
+    outgoing: &mut Outgoing,
     mut lease: Lease,
     ledger: &mut Ledger,
     deadline: Instant,
@@ -97,7 +97,7 @@ pub(crate) async fn forward(
         // The first one begins when the slot was taken.
         let now = ledger.record.admitted.filter(|_| ledger.record.attempts == 1).unwrap_or_else(Instant::now);
         let plan = Plan { may_reuse, last, now, deadline };
-        let failure = match attempt(worker, deployment, &mut outgoing, lease, &mut bad, ledger, plan).await {
+        let failure = match attempt(worker, deployment, outgoing, lease, &mut bad, ledger, plan).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
@@ -180,7 +180,7 @@ async fn attempt(
     let body = outgoing.body(reused && !plan.last && deployment.settings.retry_reused);
     let mut pending = Pending::send(upstream, outgoing.take_head(), body, Busy::new(lease, worker.clone()));
     let reply = wait_for_reply(worker, &mut pending, ledger, now, deadline).await?;
-    match (reply, pending.into_busy()) {
+    match (reply, pending.take_busy()) {
         (Ok(answered), Some(busy)) => {
             ledger.record.answered = Some(Instant::now());
             if let Some(upload) = &outgoing.upload {

@@ -43,9 +43,9 @@ const UNTAKEN: &str =
     "the client took nothing of the answer for body-timeout-ms, or less than min-answer-bytes-per-second";
 
 impl Ledger {
-    pub(crate) fn new(record: Record, link: Arc<Link>) -> Self {
+    pub(crate) fn new(record: Box<Record>, link: Arc<Link>) -> Self {
         link.begin();
-        Self { record: Box::new(record), upload: None, mirror: None, cors: None, counts: false, passed: None, link }
+        Self { record, upload: None, mirror: None, cors: None, counts: false, passed: None, link }
     }
 
     /// An alarm that rings at `until` or before: whoever it wakes looks at the clock.
@@ -232,7 +232,7 @@ mod tests {
         fn ledger(&self) -> Ledger {
             let id = http::HeaderValue::from_static("the-id");
             let record = Record::new(Instant::now(), SystemTime::now(), [127, 0, 0, 1].into(), id);
-            Ledger::new(record, self.link.clone())
+            Ledger::new(Box::new(record), self.link.clone())
         }
 
         fn lines(&self) -> Vec<String> {

@@ -125,7 +125,7 @@ impl Copy {
         let (request, body) = (std::mem::take(&mut self.request), UploadBody::whole(body));
         let mut pending = Pending::send(upstream, request, body, Busy::new(lease, self.worker.clone()));
         let reply = poll_fn(|cx| pending.poll(cx)).await?;
-        let busy = pending.into_busy()?;
+        let busy = pending.take_busy()?;
         let Ok(answered) = reply else {
             busy.done(None, Instant::now());
             return None;

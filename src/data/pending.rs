@@ -61,7 +61,7 @@ impl Busy {
     }
 
     /// The replica is done with the request; its connection may be used again.
-    pub(crate) fn done(self, upstream: Option<Upstream>, now: Instant) {
+    pub(crate) fn done(self, upstream: Option<Box<Upstream>>, now: Instant) {
         self.lease.deployment.state.shard(self.worker.index).completed.bump();
         self.lease.replica.state.requests.bump();
         if let Some(upstream) = upstream {
@@ -152,7 +152,7 @@ pub(crate) struct Pending {
 
 impl Pending {
     /// Sends the request on this connection, as this is polled.
-    pub(crate) fn send(upstream: Upstream, request: RequestHead, body: UploadBody, busy: Busy) -> Self {
+    pub(crate) fn send(upstream: Box<Upstream>, request: RequestHead, body: UploadBody, busy: Busy) -> Self {
         let head_bytes_max = busy.worker.limits().answer_head_bytes_max;
         Self { call: Some(Call::new(upstream, request, body, head_bytes_max)), busy: Some(busy) }
     }
@@ -181,14 +181,16 @@ impl Pending {
     }
 
     /// After the reply: the slot.
-    pub(crate) fn into_busy(mut self) -> Option<Busy> {
+    pub(crate) fn take_busy(&mut self) -> Option<Busy> {
         self.busy.take()
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let (Some(mut call), Some(busy)) = (self.call.take(), self.busy.take()) else { return };
+        // Not taken out to be looked at: mostly there is a reply, and it is large.
+        let (Some(_), Some(busy)) = (&self.call, self.busy.take()) else { return };
+        let Some(mut call) = self.call.take() else { return };
         // Of a request that was not sent the replica knows nothing: its slot is as it was.
         if call.is_unsent() {
             return;

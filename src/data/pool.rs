@@ -21,7 +21,7 @@ use crate::core::replica_tls::Wire;
 
 #[derive(Debug)]
 struct Idle {
-    upstream: Upstream,
+    upstream: Box<Upstream>,
     since: Instant,
 }
 
@@ -30,7 +30,7 @@ struct Idle {
 struct Stack {
     idle: Vec<Idle>,
     /// Requests whose own connect is slow, the first one first; also those that have gone since.
-    waiting: VecDeque<oneshot::Sender<Upstream>>,
+    waiting: VecDeque<oneshot::Sender<Box<Upstream>>>,
 }
 
 /// See the head of the file.
@@ -46,7 +46,7 @@ pub(crate) struct Pool {
 pub(crate) struct Waiting<'a> {
     pool: &'a Pool,
     serial: u64,
-    parked: oneshot::Receiver<Upstream>,
+    parked: oneshot::Receiver<Box<Upstream>>,
 }
 
 impl Pool {
@@ -55,7 +55,7 @@ impl Pool {
     }
 
     /// An idle connection to this replica, if one is left that is fit for use.
-    pub(crate) fn take(&self, serial: u64, address: SocketAddr, wire: &Wire, now: Instant) -> Option<Upstream> {
+    pub(crate) fn take(&self, serial: u64, address: SocketAddr, wire: &Wire, now: Instant) -> Option<Box<Upstream>> {
         let mut stacks = self.stacks.lock();
         let stack = stacks.get_mut(&serial)?;
         while let Some(idle) = stack.idle.pop() {
@@ -69,7 +69,13 @@ impl Pool {
     }
 
     /// The same, parked at `since` or after. Others stay.
-    pub(crate) fn take_new(&self, serial: u64, address: SocketAddr, wire: &Wire, since: Instant) -> Option<Upstream> {
+    pub(crate) fn take_new(
+        &self,
+        serial: u64,
+        address: SocketAddr,
+        wire: &Wire,
+        since: Instant,
+    ) -> Option<Box<Upstream>> {
         let mut stacks = self.stacks.lock();
         let stack = stacks.get_mut(&serial)?;
         while let Some(idle) = stack.idle.pop_if(|idle| idle.since >= since) {
@@ -88,7 +94,7 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request, or gives it to the first one that waits.
-    pub(crate) fn park(&self, serial: u64, mut upstream: Upstream, now: Instant) {
+    pub(crate) fn park(&self, serial: u64, mut upstream: Box<Upstream>, now: Instant) {
         if self.idle_max.is_zero() {
             return;
         }
@@ -126,13 +132,13 @@ impl Pool {
 }
 
 /// A parked connection, if it is fit for use.
-pub(crate) fn fit(mut upstream: Upstream, address: SocketAddr, wire: &Wire) -> Option<Upstream> {
+pub(crate) fn fit(mut upstream: Box<Upstream>, address: SocketAddr, wire: &Wire) -> Option<Box<Upstream>> {
     upstream.reused = true;
     (upstream.leads_to(address, wire) && upstream.is_quiet()).then_some(upstream)
 }
 
 impl Future for Waiting<'_> {
-    type Output = Option<Upstream>;
+    type Output = Option<Box<Upstream>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.parked).poll(cx).map(Result::ok)

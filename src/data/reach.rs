@@ -28,7 +28,7 @@ pub(crate) async fn connect(
     wire: &Wire,
     now: Instant,
     until: Instant,
-) -> Result<io::Result<Upstream>, Elapsed> {
+) -> Result<io::Result<Box<Upstream>>, Elapsed> {
     let mut connect = pin!(Upstream::connect(worker, replica.address, wire));
     let soon = until.min(now + SLOW);
     if let Ok(connected) = timeout_at(soon.into(), connect.as_mut()).await {
@@ -43,8 +43,8 @@ async fn connect_or_reuse(
     replica: &Replica,
     wire: &Wire,
     since: Instant,
-    mut connect: Pin<&mut impl Future<Output = io::Result<Upstream>>>,
-) -> io::Result<Upstream> {
+    mut connect: Pin<&mut impl Future<Output = io::Result<Box<Upstream>>>>,
+) -> io::Result<Box<Upstream>> {
     let serial = replica.state.serial();
     loop {
         if let Some(upstream) = worker.pool.take_new(serial, replica.address, wire, since) {

@@ -34,7 +34,7 @@ use crate::core::state::AnswerFlaw;
 /// Answers 101 and starts the tunnel.
 pub(crate) fn open(
     link: &Arc<Link>,
-    mut parts: http::request::Parts,
+    parts: &mut http::request::Parts,
     answered: Answered,
     busy: Busy,
     route: &Route,

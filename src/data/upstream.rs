@@ -43,7 +43,8 @@ thread_local! {
     static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; SMALL]);
 }
 
-/// See the head of the file.
+/// See the head of the file. Always in a box, which costs an allocation for a connection: it changes hands several times
+/// for each request.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     socket: ReplicaSocket,
@@ -63,13 +64,13 @@ impl Upstream {
         address: SocketAddr,
         tls: Option<Arc<ReplicaTls>>,
         unacknowledged_max: Duration,
-    ) -> Self {
+    ) -> Box<Self> {
         let silence = Silence::new(unacknowledged_max);
-        Self { socket, address, reused: false, tls, is_nodelay: false, silence }
+        Box::new(Self { socket, address, reused: false, tls, is_nodelay: false, silence })
     }
 
     /// Opens one, with TLS where the rules are so.
-    pub(crate) async fn connect(worker: &Worker, address: SocketAddr, wire: &Wire) -> io::Result<Self> {
+    pub(crate) async fn connect(worker: &Worker, address: SocketAddr, wire: &Wire) -> io::Result<Box<Self>> {
         if let Wire::Closed(why) = wire {
             return Err(io::Error::other(&**why));
         }
@@ -171,7 +172,7 @@ impl Upstream {
                 let mut buffer = ReadBuf::new(buffer);
                 ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
                 self.silence.heard();
-                Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
+                Poll::Ready(Ok(block(buffer.filled())))
             });
         }
         // New memory each time: what was sent on is free again, and is had at once by whoever reads next, still in the
@@ -190,6 +191,27 @@ impl Upstream {
         self.silence.lift(self.socket.tcp());
         self.socket
     }
+}
+
+/// What was read, in memory of its own. Small blocks, such as events and the heads of most answers, are in one piece with
+/// the count of those who share them: otherwise that is another allocation as soon as a block is taken apart.
+fn block(bytes: &[u8]) -> Bytes {
+    match bytes.len() {
+        0 => Bytes::new(),
+        1..=64 => in_one_piece::<64>(bytes),
+        65..=256 => in_one_piece::<256>(bytes),
+        _ => Bytes::copy_from_slice(bytes),
+    }
+}
+
+fn in_one_piece<const SIZE: usize>(bytes: &[u8]) -> Bytes {
+    let mut room = [0; SIZE];
+    for (to, from) in room.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    let mut block = Bytes::from_owner(room);
+    block.truncate(bytes.len());
+    block
 }
 
 /// Opens the socket. The request follows at once, and what acknowledges it tells the replica that the connection is open:

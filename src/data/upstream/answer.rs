@@ -51,7 +51,7 @@ pub(crate) struct ReplicaBody {
 
 #[derive(Debug)]
 enum Source {
-    Own(Upstream),
+    Own(Box<Upstream>),
     /// The request is still being sent on it.
     Shared(Arc<Mutex<Shared>>, AbortHandle),
     Gone,
@@ -59,7 +59,7 @@ enum Source {
 
 #[derive(Debug)]
 struct Shared {
-    upstream: Upstream,
+    upstream: Box<Upstream>,
     /// Whether the request will never be whole, by its own fault.
     is_broken: bool,
     /// Whether the replica took no more of it.
@@ -70,7 +70,13 @@ struct Shared {
 impl ReplicaBody {
     /// `start` came with the head. `sending` is what the replica does not have yet of the request; with `is_cut` it took no
     /// more of it.
-    pub(super) fn new(upstream: Upstream, head: Head, start: Bytes, sending: Option<Sending>, is_cut: bool) -> Self {
+    pub(super) fn new(
+        upstream: Box<Upstream>,
+        head: Head,
+        start: Bytes,
+        sending: Option<Sending>,
+        is_cut: bool,
+    ) -> Self {
         let mut body = Self {
             source: Source::Own(upstream),
             decoder: Decoder::new(head.framing),
@@ -124,7 +130,7 @@ impl ReplicaBody {
     }
 
     /// The connection of an answer that is whole, if it is fit for another request.
-    pub(crate) fn take_upstream(&mut self) -> Option<Upstream> {
+    pub(crate) fn take_upstream(&mut self) -> Option<Box<Upstream>> {
         if matches!(self.source, Source::Shared(..)) {
             // A client that reads only when it has sent everything still needs the task. It ends with this body.
             return None;

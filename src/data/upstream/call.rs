@@ -21,7 +21,7 @@ use crate::data::upload::UploadBody;
 /// See the head of the file.
 #[derive(Debug)]
 pub(crate) struct Call {
-    upstream: Upstream,
+    upstream: Box<Upstream>,
     request: RequestHead,
     sending: Sending,
     reader: HeadReader,
@@ -63,7 +63,7 @@ pub(crate) struct Broken {
 }
 
 impl Call {
-    pub(crate) fn new(upstream: Upstream, request: RequestHead, body: UploadBody, head_bytes_max: usize) -> Self {
+    pub(crate) fn new(upstream: Box<Upstream>, request: RequestHead, body: UploadBody, head_bytes_max: usize) -> Self {
         let expected = Expected::new(&request.method, head_bytes_max);
         Self {
             upstream,

@@ -16,7 +16,7 @@ use crate::data::upload::UploadBody;
 const SERIAL: u64 = 7;
 
 /// A connection, and the replica's end of it.
-async fn pair() -> (Upstream, TcpStream) {
+async fn pair() -> (Box<Upstream>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let ours = TcpStream::connect(address).await.unwrap();
@@ -33,7 +33,7 @@ async fn poll(call: &mut Call) -> Result<(head::Head, Bytes), Cause> {
 }
 
 /// Asks, and reads the whole answer, which the replica gives in these pieces. With the connection, if it is fit.
-async fn ask(upstream: Upstream, theirs: &mut TcpStream, pieces: &[&[u8]]) -> (Vec<u8>, Option<Upstream>) {
+async fn ask(upstream: Box<Upstream>, theirs: &mut TcpStream, pieces: &[&[u8]]) -> (Vec<u8>, Option<Box<Upstream>>) {
     let mut call = Call::new(upstream, request(Method::GET), UploadBody::empty(), 4096);
     let answering = async {
         let mut request = Vec::new();
@@ -325,4 +325,15 @@ async fn a_request_that_a_replica_never_reads_is_let_go_of_with_its_early_answer
 async fn no_other_protocol_begins_on_a_connection_on_which_a_request_is_not_out() {
     let (body, _theirs) = early(b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n").await;
     assert!(body.into_socket().is_none());
+}
+
+#[test]
+fn a_block_is_what_was_read_whatever_its_size() {
+    let all: Vec<u8> = (0..=255).chain(0..=255).collect();
+    for size in [0, 1, 63, 64, 65, 255, 256, 257, 512] {
+        let mut block = block(&all[..size]);
+        assert_eq!(block, all[..size]);
+        let front = block.split_to(size / 2);
+        assert_eq!((&front[..], &block[..]), (&all[..size / 2], &all[size / 2..size]));
+    }
 }
