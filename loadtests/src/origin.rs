@@ -8,10 +8,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::Instant;
 
 use crate::replica::SERVICE_HEADER;
 
@@ -73,15 +75,44 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Whole answers, made once for all connections.
+/// What all connections share: whole answers, made once, and the beat of streams.
 struct Answers {
     small: Vec<u8>,
     big: Vec<u8>,
+    beats: Beats,
 }
+
+/// When streams send.
+///
+/// Not when each of them began and every so often from then on: how many events come at a time would depend on how fast the
+/// front-end opened the streams, and each would be measured with another load.
+struct Beats {
+    start: Instant,
+    streams: AtomicU64,
+}
+
+/// Between two events of one stream.
+const PERIOD: Duration = Duration::from_nanos(1_000_000_000 / EVENTS_PER_SECOND);
+
+impl Beats {
+    /// When the next stream sends its first event, if it may from `now` on. Streams are spread over the period, evenly
+    /// however many there are, as those of clients are that know nothing of each other.
+    fn first(&self, now: Instant) -> Instant {
+        let position = self.streams.fetch_add(1, Ordering::Relaxed).wrapping_mul(GOLDEN) >> 32;
+        let phase = PERIOD.mul_f64(position as f64 / f64::from(u32::MAX));
+        let since = now.saturating_duration_since(self.start + phase);
+        let beats = since.as_nanos().div_ceil(PERIOD.as_nanos());
+        self.start + phase + PERIOD * u32::try_from(beats).unwrap_or(u32::MAX)
+    }
+}
+
+/// The golden section of the numbers of 64 bits: its multiples lie evenly at any time.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl Answers {
     fn new() -> Self {
-        Self { small: answer(br#"{"predictions":[0],"model":"iris:1"}"#), big: answer(&vec![b'x'; BIG]) }
+        let beats = Beats { start: Instant::now(), streams: AtomicU64::new(0) };
+        Self { small: answer(br#"{"predictions":[0],"model":"iris:1"}"#), big: answer(&vec![b'x'; BIG]), beats }
     }
 }
 
@@ -94,7 +125,7 @@ async fn serve(stream: TcpStream, way: Way, answers: &Answers) -> io::Result<()>
         match way {
             Way::Small => writing.write_all(&answers.small).await?,
             Way::Big if length > 0 => writing.write_all(&answers.big).await?,
-            Way::Events if length > 0 => return events(&mut writing).await,
+            Way::Events if length > 0 => return events(&mut writing, answers.beats.first(Instant::now())).await,
             // Not a scoring request: whoever started this looks whether it is there.
             Way::Big | Way::Events => writing.write_all(&answers.small).await?,
         }
@@ -134,11 +165,11 @@ async fn read_head(reading: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Opti
     }
 }
 
-async fn events(writing: &mut (impl tokio::io::AsyncWrite + Unpin)) -> io::Result<()> {
+async fn events(writing: &mut (impl tokio::io::AsyncWrite + Unpin), first: Instant) -> io::Result<()> {
     writing
         .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         .await?;
-    let mut beat = tokio::time::interval(Duration::from_secs(1) / u32::try_from(EVENTS_PER_SECOND).unwrap_or(1));
+    let mut beat = tokio::time::interval_at(first, PERIOD);
     for _ in 0..EVENTS_MAX {
         beat.tick().await;
         let event = format!("data: {}\n\n", nanos_now());
@@ -159,6 +190,22 @@ mod tests {
 
     /// One that finds no place waits in vain, however long: nobody accepts.
     const PATIENCE: Duration = Duration::from_secs(5);
+
+    #[tokio::test]
+    async fn streams_send_at_different_times_whenever_they_began() {
+        let start = Instant::now();
+        let beats = Beats { start, streams: AtomicU64::new(0) };
+        let mut tenths = [0; 10];
+        for stream in 0..64 {
+            // All at once, or each long after the one before.
+            let now = start + Duration::from_micros(if stream % 2 == 0 { 0 } else { 12_345 * stream });
+            let first = beats.first(now);
+            assert!(first >= now && first <= now + PERIOD, "{stream}");
+            let phase = (first - start).as_nanos() % PERIOD.as_nanos();
+            tenths[(phase * 10 / PERIOD.as_nanos()) as usize] += 1;
+        }
+        assert!(tenths.iter().all(|count| (5..=8).contains(count)), "{tenths:?}");
+    }
 
     async fn lengths(text: &str) -> Vec<io::Result<Option<u64>>> {
         let mut reading = text.as_bytes();
