@@ -1,7 +1,8 @@
 //! What the kernel says about this process. Where `/proc` is missing, the series are.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 
 use super::page::{Page, whole};
 use super::table;
@@ -38,9 +39,16 @@ fn gauge(page: &mut Page<'_>, metric: &'static table::Metric, value: Option<u64>
     page.metric(metric, |series| value.map_or(Ok(()), |value| series.level(&[], whole(value))))
 }
 
+/// In one piece as a rule: these files do not say how long they are, and the kernel makes them anew for whoever reads them
+/// in many.
 fn read(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_default()
+    let mut text = String::with_capacity(4 << 10);
+    let read = File::open(path).and_then(|file| file.take(READ_MAX).read_to_string(&mut text));
+    read.map_or_else(|_| String::new(), |_| text)
 }
+
+/// Longer than any of them.
+const READ_MAX: u64 = 1 << 20;
 
 /// The fields after the program's name, which may hold spaces and brackets itself. The first of them is number 3 of
 /// proc(5).
