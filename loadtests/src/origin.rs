@@ -96,7 +96,7 @@ const PERIOD: Duration = Duration::from_nanos(1_000_000_000 / EVENTS_PER_SECOND)
 
 impl Beats {
     /// When the next stream sends its first event, if it may from `now` on. Streams are spread over the period, evenly
-    /// however many there are, as those of clients are that know nothing of each other.
+    /// however many there are, but for the millisecond of the timer, as those of clients are that know nothing of each other.
     fn first(&self, now: Instant) -> Instant {
         let position = self.streams.fetch_add(1, Ordering::Relaxed).wrapping_mul(GOLDEN) >> 32;
         let phase = PERIOD.mul_f64(position as f64 / f64::from(u32::MAX));

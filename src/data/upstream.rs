@@ -35,8 +35,8 @@ mod encode;
 pub(crate) mod head;
 mod sending;
 
-/// Reads up to this size go through a buffer of the thread, and what came is copied into memory of its size: most answers
-/// are small, and nobody who waits for one holds a buffer.
+/// Reads up to this size go through a buffer of the thread, and what came is copied into memory of about its size: most
+/// answers are small, and nobody who waits for one holds a buffer.
 const SMALL: usize = 16 << 10;
 
 thread_local! {
@@ -199,7 +199,8 @@ fn block(bytes: &[u8]) -> Bytes {
     match bytes.len() {
         0 => Bytes::new(),
         1..=64 => in_one_piece::<64>(bytes),
-        65..=256 => in_one_piece::<256>(bytes),
+        65..=128 => in_one_piece::<128>(bytes),
+        129..=256 => in_one_piece::<256>(bytes),
         _ => Bytes::copy_from_slice(bytes),
     }
 }

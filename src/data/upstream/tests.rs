@@ -330,7 +330,7 @@ async fn no_other_protocol_begins_on_a_connection_on_which_a_request_is_not_out(
 #[test]
 fn a_block_is_what_was_read_whatever_its_size() {
     let all: Vec<u8> = (0..=255).chain(0..=255).collect();
-    for size in [0, 1, 63, 64, 65, 255, 256, 257, 512] {
+    for size in [0, 1, 63, 64, 65, 127, 128, 129, 255, 256, 257, 512] {
         let mut block = block(&all[..size]);
         assert_eq!(block, all[..size]);
         let front = block.split_to(size / 2);

@@ -39,8 +39,8 @@ fn gauge(page: &mut Page<'_>, metric: &'static table::Metric, value: Option<u64>
     page.metric(metric, |series| value.map_or(Ok(()), |value| series.level(&[], whole(value))))
 }
 
-/// In one piece as a rule: these files do not say how long they are, and the kernel makes them anew for whoever reads them
-/// in many.
+/// In one piece as a rule, where the standard library takes seven: these files do not say how long they are, so that it begins
+/// with little.
 fn read(path: &str) -> String {
     let mut text = String::with_capacity(4 << 10);
     let read = File::open(path).and_then(|file| file.take(READ_MAX).read_to_string(&mut text));
