@@ -198,14 +198,10 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::time::SystemTime;
 
-    use arc_swap::ArcSwap;
-    use tokio::sync::watch;
-
     use super::*;
-    use crate::core::limits::Limits;
-    use crate::core::snapshot::Snapshot;
+
     use crate::core::vitals::Vitals;
-    use crate::data::worker::{Phase, Shared, Worker};
+    use crate::data::worker::{Shared, Worker};
     use crate::ops::access_log::{AccessLog, LogTarget};
 
     /// One client connection of a router of its own.
@@ -222,9 +218,7 @@ mod tests {
             let target = LogTarget::File(directory.path().join("access.log"));
             let vitals = Arc::new(Vitals::new(1, Instant::now()));
             let log = AccessLog::start(&target, 1, 1 << 20, vitals.clone()).unwrap();
-            let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-            let phase = watch::channel(Phase::Running).1;
-            let shared = Shared::new(snapshot, Limits::default(), vitals.clone(), phase);
+            let (_, shared) = Shared::of_nothing(vitals.clone());
             let worker = Arc::new(Worker::new(0, shared, log.worker(0), 1));
             Self { directory, log, vitals, link: Arc::new(Link::new(worker, ([127, 0, 0, 1], 1).into())) }
         }

@@ -227,11 +227,7 @@ pub(crate) async fn turn_away(mut socket: TcpStream, answer: Bytes, patience: Du
 
 #[cfg(test)]
 mod tests {
-    use arc_swap::ArcSwap;
-
     use super::*;
-    use crate::core::limits::Limits;
-    use crate::core::snapshot::Snapshot;
     use crate::core::vitals::Vitals;
     use crate::data::worker::Shared;
     use crate::ops::access_log::{AccessLog, LogTarget};
@@ -240,9 +236,7 @@ mod tests {
     async fn a_burst_is_spread_evenly_though_no_worker_gets_to_run_meanwhile() {
         let vitals = Arc::new(Vitals::new(3, Instant::now()));
         let log = AccessLog::start(&LogTarget::Off, 3, 0, vitals.clone()).unwrap();
-        let (_phase, phase) = watch::channel(Phase::Running);
-        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-        let shared = Shared::new(snapshot, Limits::default(), vitals.clone(), phase);
+        let (_phase, shared) = Shared::of_nothing(vitals.clone());
         let all: Vec<_> = (0..3).map(|n| Arc::new(Worker::new(n, shared.clone(), log.worker(n), 1))).collect();
         let (inboxes, mut arrivals): (Vec<_>, Vec<_>) = all.iter().map(|_| mpsc::channel(9)).unzip();
         let workers = Workers(all.iter().cloned().zip(inboxes).collect());

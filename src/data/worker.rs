@@ -93,6 +93,15 @@ impl Shared {
     }
 }
 
+#[cfg(test)]
+impl Shared {
+    /// With the defaults and nothing to route to, for as long as the sender lives.
+    pub(crate) fn of_nothing(vitals: Arc<Vitals>) -> (watch::Sender<Phase>, Self) {
+        let (sender, phase) = watch::channel(Phase::Running);
+        (sender, Self::new(Arc::default(), Limits::default(), vitals, phase))
+    }
+}
+
 /// What one worker owns.
 #[derive(Debug)]
 pub struct Worker {

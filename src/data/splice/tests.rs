@@ -6,19 +6,15 @@ use std::io::IoSlice;
 use std::pin::Pin;
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use hyper::rt::Write as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 use super::*;
-use crate::core::limits::Limits;
-use crate::core::snapshot::Snapshot;
 use crate::data::link::Link;
 use crate::data::socket::Socket;
 use crate::data::tls::Transport;
-use crate::data::worker::{Phase, Shared, Worker};
+use crate::data::worker::{Shared, Worker};
 use crate::ops::access_log::{AccessLog, LogTarget};
 
 /// Two ends of a connection.
@@ -78,8 +74,7 @@ async fn nothing_is_sent_for_which_nothing_is_in_the_pipe() {
 async fn a_clients_socket_sends_what_is_in_the_pipe_and_never_what_stands_in() {
     let vitals = Arc::new(Vitals::new(1, Instant::now()));
     let log = AccessLog::start(&LogTarget::File("/dev/null".into()), 1, 1 << 20, vitals.clone()).unwrap();
-    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-    let shared = Shared::new(snapshot, Limits::default(), vitals, watch::channel(Phase::Running).1);
+    let (_, shared) = Shared::of_nothing(vitals);
     let worker = Arc::new(Worker::new(0, shared, log.worker(0), 1));
     let ((mut replica, upstream), (client, mut reader)) = (pair().await, pair().await);
     let link = Arc::new(Link::new(worker.clone(), reader.local_addr().unwrap()));
