@@ -188,8 +188,7 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        // Not taken out to be looked at: mostly there is a reply, and it is large.
-        let (Some(_), Some(busy)) = (&self.call, self.busy.take()) else { return };
+        let Some(busy) = self.busy.take() else { return };
         let Some(mut call) = self.call.take() else { return };
         // Of a request that was not sent the replica knows nothing: its slot is as it was.
         if call.is_unsent() {

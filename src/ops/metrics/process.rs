@@ -44,7 +44,7 @@ fn gauge(page: &mut Page<'_>, metric: &'static table::Metric, value: Option<u64>
 fn read(path: &str) -> String {
     let mut text = String::with_capacity(4 << 10);
     let read = File::open(path).and_then(|file| file.take(READ_MAX).read_to_string(&mut text));
-    read.map_or_else(|_| String::new(), |_| text)
+    read.map(|_| text).unwrap_or_default()
 }
 
 /// Longer than any of them.
