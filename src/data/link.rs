@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -22,12 +22,13 @@ use super::splice::Passage;
 use super::tls::Secured;
 use super::worker::Worker;
 use crate::core::addresses::Place;
-use crate::core::count::micros;
 use crate::core::outcome::Outcome;
 
 pub(crate) use self::doing::Doing;
+use self::patience::Patience;
 
 mod doing;
+mod patience;
 
 /// Since when a head is coming whose time was not taken yet.
 const UNTIMED: u64 = u64::MAX;
@@ -50,12 +51,7 @@ pub(crate) struct Link {
     doing: AtomicU8,
     /// Since when, in microseconds on the router's clock.
     since_us: AtomicU64,
-    /// Since when a write has been waiting for the client; 0 when none is.
-    blocked_us: AtomicU64,
-    /// How long the client is waited for from then on, in microseconds.
-    patience_us: AtomicU64,
-    /// The most that can be.
-    grace_us: u64,
+    patience: Patience,
     /// The answer, while the client has to take what it was given first.
     pause: Pause,
     /// Whether the connection ends because the client takes too little of what is written.
@@ -97,7 +93,6 @@ impl Link {
         let mut dice = worker.dice();
         let fault_id = Uuid::from_u64_pair(dice.throw(), dice.throw());
         let now = worker.micros(Instant::now());
-        let grace_us = micros(worker.limits().body_timeout);
         Self {
             trusted: worker.limits().trusts(peer.ip()),
             peer,
@@ -109,9 +104,7 @@ impl Link {
             fault_id,
             doing: AtomicU8::new(Doing::Fresh as u8),
             since_us: AtomicU64::new(now),
-            blocked_us: AtomicU64::new(0),
-            patience_us: AtomicU64::new(grace_us),
-            grace_us,
+            patience: Patience::new(worker.limits().body_timeout),
             pause: Pause::default(),
             untaken: AtomicBool::new(false),
             exchanges: AtomicU64::new(0),
@@ -205,7 +198,7 @@ impl Link {
     /// Whether the answer under way has to wait, because a write is waiting for the client: hyper would buffer more of it.
     /// Whoever asks is woken when everything is out. With HTTP/2, windows see to that.
     pub(crate) fn holds_back(&self, cx: &Context<'_>) -> bool {
-        let holds = self.blocked_us.load(Ordering::Relaxed) != 0 && !self.is_http2();
+        let holds = self.patience.is_blocked() && !self.is_http2();
         if holds {
             self.pause.begin(cx);
         }
@@ -264,8 +257,7 @@ impl Link {
 
     /// Until when the client is waited for that a write is waiting for, on the router's clock in microseconds.
     pub(crate) fn waits_until(&self) -> Option<u64> {
-        let since = Some(self.blocked_us.load(Ordering::Relaxed)).filter(|&since| since != 0)?;
-        Some(since.saturating_add(self.patience_us.load(Ordering::Relaxed)))
+        self.patience.ends()
     }
 
     /// The client takes too little of what is written: what is under way ends with that.
@@ -374,27 +366,8 @@ impl Link {
     /// Takes note of a write that took so many bytes.
     pub(super) fn note<T>(&self, written: &Poll<io::Result<T>>, bytes: usize) {
         match written {
-            Poll::Ready(_) => self.wrote(bytes),
-            Poll::Pending => self.could_not_write(),
-        }
-    }
-
-    fn wrote(&self, bytes: usize) {
-        let (since, left) = (self.blocked_us.load(Ordering::Relaxed), self.patience_us.load(Ordering::Relaxed));
-        if since == 0 && left == self.grace_us {
-            return;
-        }
-        let tempo = self.worker.limits().answer_tempo();
-        let now = if since == 0 { since } else { self.worker.micros(Instant::now()) };
-        let waited = Duration::from_micros(now.saturating_sub(since));
-        let left = tempo.after(Duration::from_micros(left), waited, bytes as u64);
-        self.patience_us.store(micros(left), Ordering::Relaxed);
-        self.blocked_us.store(0, Ordering::Relaxed);
-    }
-
-    fn could_not_write(&self) {
-        if self.blocked_us.load(Ordering::Relaxed) == 0 {
-            self.blocked_us.store(self.worker.micros(Instant::now()).max(1), Ordering::Relaxed);
+            Poll::Ready(_) => self.patience.wrote(bytes, &self.worker),
+            Poll::Pending => self.patience.could_not_write(&self.worker),
         }
     }
 }
