@@ -33,6 +33,7 @@ pub(crate) mod pool;
 pub(crate) mod proxied;
 pub(crate) mod reach;
 pub(crate) mod redirect;
+mod relay;
 pub(crate) mod replica_tls;
 pub(crate) mod respond;
 pub(crate) mod socket;

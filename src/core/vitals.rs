@@ -45,6 +45,8 @@ pub struct Vitals {
     pub memory: Memory,
     /// Long answers that are not copied.
     pub splice: SpliceCounts,
+    /// Answers that went on piece by piece.
+    pub relayed: Counter,
     /// Its file descriptors.
     pub descriptors: Descriptors,
     /// Requests under way, over all endpoints.
@@ -77,6 +79,7 @@ impl Vitals {
             memory: Memory::default(),
             requests: Apart::default(),
             splice: SpliceCounts::default(),
+            relayed: Counter::default(),
             descriptors: Descriptors::default(),
             queued: AtomicUsize::new(0),
             crowded_out: Counter::default(),

@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 use http::header::{CONNECTION, EXPECT};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
@@ -372,7 +372,9 @@ fn pass_on(
     if let Some(marks) = &ledger.cors {
         marks.put(&mut headers);
     }
-    let passing = Passing::new(body, busy, ledger, route.deployment.settings.request_timeout);
+    // With TLS and HTTP/2 what the client's socket takes is more than the answer's bytes.
+    let takes_chunks = parts.version == Version::HTTP_11 && link.passage().is_some();
+    let passing = Passing::new(body, busy, ledger, route.deployment.settings.request_timeout, takes_chunks);
     let mut response = Response::new(AnswerBody::passing(passing));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

@@ -41,6 +41,31 @@ pub(crate) fn poll_write_all_of(
     }
 }
 
+/// The same on a socket that others have too.
+pub(crate) fn poll_write_shared(
+    socket: &TcpStream,
+    cx: &mut Context<'_>,
+    pieces: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let is_small = pieces.iter().map(|piece| piece.len()).sum::<usize>() <= TOGETHER_MAX;
+    loop {
+        let written = if is_small {
+            TOGETHER.with_borrow_mut(|together| {
+                together.clear();
+                pieces.iter().for_each(|piece| together.extend_from_slice(piece));
+                socket.try_write(together)
+            })
+        } else {
+            socket.try_write_vectored(pieces)
+        };
+        match written {
+            // It mostly takes them, so it is asked only where it does not.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(socket.poll_write_ready(cx))?,
+            written => return Poll::Ready(written),
+        }
+    }
+}
+
 /// The same for the end of an answer after which the connection is shut down: small ones wait for that, so that one packet
 /// says both.
 #[cfg_attr(not(target_os = "linux"), expect(unused_mut, reason = "other kernels do not let bytes wait"))]
@@ -90,11 +115,17 @@ mod tests {
             let pieces: Vec<Vec<u8>> = (b'a'..).zip(shape).map(|(byte, length)| vec![byte; *length]).collect();
             let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
             let whole = pieces.concat();
-            let written = poll_fn(|cx| poll_write_all_of(Pin::new(&mut writer), cx, &slices)).await.unwrap();
-            assert!(written == whole.len() || shape.len() == 3 && written > 0, "{written} of {shape:?}");
-            let mut read = vec![0; written];
-            reader.read_exact(&mut read).await.unwrap();
-            assert_eq!(read, whole[..written], "{shape:?}");
+            for is_shared in [false, true] {
+                let written = poll_fn(|cx| match is_shared {
+                    true => poll_write_shared(&writer, cx, &slices),
+                    false => poll_write_all_of(Pin::new(&mut writer), cx, &slices),
+                });
+                let written = written.await.unwrap();
+                assert!(written == whole.len() || shape.len() == 3 && written > 0, "{written} of {shape:?}");
+                let mut read = vec![0; written];
+                reader.read_exact(&mut read).await.unwrap();
+                assert_eq!(read, whole[..written], "{shape:?}");
+            }
         }
     }
 

@@ -25,9 +25,11 @@ use crate::core::addresses::Place;
 use crate::core::outcome::Outcome;
 
 pub(crate) use self::doing::Doing;
+use self::loan::Loan;
 use self::patience::Patience;
 
 mod doing;
+mod loan;
 mod patience;
 
 /// Since when a head is coming whose time was not taken yet.
@@ -83,6 +85,8 @@ pub(crate) struct Link {
     owed: Mutex<Option<Ledger>>,
     /// For long answers.
     passage: Passage,
+    /// For answers that come piece by piece.
+    pub(super) loan: Loan,
     /// The alarm of the last exchange, for the next one. It stays set: to take it out of the runtime's wheel and to put it
     /// back costs more than being woken by it once in a request time-out.
     alarm: Mutex<Option<Pin<Box<Sleep>>>>,
@@ -121,6 +125,7 @@ impl Link {
             owed: Mutex::new(None),
             alarm: Mutex::new(None),
             passage: Passage::default(),
+            loan: Loan::default(),
             worker,
         }
     }

@@ -59,9 +59,11 @@ impl Socket {
 
     /// Ends when there is something to read, the end included.
     pub(crate) async fn readable(&self) {
-        if self.pushback.is_empty() {
+        if self.pushback.is_empty()
+            && let Some(socket) = self.io.inner().transport().socket()
+        {
             // What is wrong with the socket, if anything, reading tells.
-            let _ = self.io.inner().transport().socket().readable().await;
+            let _ = socket.readable().await;
         }
     }
 
@@ -73,8 +75,10 @@ impl Socket {
 
     /// Makes the coming close a reset, so that nobody takes a truncated answer for a whole one.
     pub(crate) fn reset_on_close(&self) {
-        // Best effort: where the option cannot be set, the missing end of the body still tells.
-        let _ = socket2::SockRef::from(self.io.inner().transport().socket()).set_linger(Some(Duration::ZERO));
+        if let Some(socket) = self.io.inner().transport().socket() {
+            // Best effort: where the option cannot be set, the missing end of the body still tells.
+            let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        }
     }
 
     /// Says that nothing more will come, then reads over what the client still sends: a socket that is closed with bytes
@@ -84,7 +88,7 @@ impl Socket {
         let goodbye = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx));
         let _ = tokio::time::timeout(patience, goodbye).await;
         // With TLS too it is bytes that are thrown away: what they mean does not matter.
-        let mut socket = self.io.into_inner().into_transport().into_socket();
+        let Some(mut socket) = self.io.into_inner().into_transport().into_socket() else { return };
         let mut waste = vec![0; 16 << 10];
         read_over(&self.link.worker, |cx| {
             let mut waste = ReadBuf::new(&mut waste);
@@ -187,12 +191,21 @@ impl Write for Socket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.io.inner_mut().transport_mut().is_lent() {
+            // What there is to write, and to note of it, is the answer's that has it.
+            return Poll::Ready(Ok(()));
+        }
         // With TLS, what was written may still be waiting for the client.
         let flushed = Pin::new(&mut this.io).poll_flush(cx);
         this.link.note(&flushed, 0);
         let flushed = ready!(flushed);
         this.link.settle();
         this.is_clean = !this.link.is_busy();
+        if this.link.loan.is_asked()
+            && let Some(socket) = this.io.inner_mut().transport_mut().lend()
+        {
+            this.link.loan.grant(socket);
+        }
         Poll::Ready(flushed)
     }
 

@@ -8,15 +8,18 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
 use super::ledger::{Ledger, Open};
 use super::pending::Busy;
+use super::relay::Relayed;
 use super::splice::is_stand_in;
 use super::upstream::ReplicaBody;
 use crate::core::outcome::Outcome;
@@ -31,6 +34,14 @@ enum Kind {
     Local { bytes: Bytes, ledger: Open },
     /// Coming from a replica.
     Replica(Box<Passing>),
+    /// The same, past hyper.
+    Relayed(Relayed),
+}
+
+impl Kind {
+    fn nothing() -> Self {
+        Self::Local { bytes: Bytes::new(), ledger: Open::nothing() }
+    }
 }
 
 /// An answer on its way through.
@@ -45,12 +56,16 @@ pub(crate) struct Passing {
     silence_max: Duration,
     /// Rings when the replica was silent for so long, or before.
     alarm: Option<Pin<Box<Sleep>>>,
+    /// Whom it wakes.
+    sleeper: Option<Waker>,
     /// Since when it is silent; `None` while bytes come.
     silent_since: Option<tokio::time::Instant>,
     /// Whether so much was handed on that it is to go out before more is read.
     is_ahead: bool,
     /// That it broke, which is told when what came before is out.
     failure: Option<io::Error>,
+    /// Pieces until it goes past hyper; `None` where it never does.
+    pieces_left: Option<u8>,
 }
 
 const BROKE_OFF: &str = "the replica broke off its answer";
@@ -60,10 +75,71 @@ const SILENT: &str = "the replica was silent for longer than request-timeout-ms"
 /// one that is in a pipe, so that the next can be there.
 const LARGE: usize = 32 << 10;
 
+/// An answer that comes in so many pieces is likely to come in more.
+const PIECES: u8 = 2;
+
 impl Passing {
-    pub(crate) fn new(body: ReplicaBody, busy: Busy, ledger: Ledger, silence_max: Duration) -> Self {
-        let (body, busy, ledger) = (Some(body), Some(busy), Open::new(ledger));
-        Self { body, busy, ledger, silence_max, alarm: None, silent_since: None, is_ahead: false, failure: None }
+    /// `takes_chunks` says whether the client gets an answer of unknown length in chunks.
+    pub(crate) fn new(
+        body: ReplicaBody,
+        busy: Busy,
+        ledger: Ledger,
+        silence_max: Duration,
+        takes_chunks: bool,
+    ) -> Self {
+        let is_chunked = takes_chunks && body.size_hint().exact().is_none();
+        Self {
+            body: Some(body),
+            busy: Some(busy),
+            ledger: Open::new(ledger),
+            silence_max,
+            alarm: None,
+            sleeper: None,
+            silent_since: None,
+            is_ahead: false,
+            failure: None,
+            pieces_left: is_chunked.then_some(PIECES),
+        }
+    }
+
+    /// The client's socket, if the answer is to go on past hyper from here.
+    fn take_socket(&self) -> Option<Arc<TcpStream>> {
+        if self.pieces_left != Some(0) {
+            return None;
+        }
+        let link = self.ledger.link()?;
+        let socket = link.loan.take()?;
+        link.worker.shared.vitals.relayed.bump();
+        Some(socket)
+    }
+
+    /// A piece is handed to hyper. When it is out, the next one may go past it.
+    fn hand_on(&mut self) {
+        let Some(left) = &mut self.pieces_left else { return };
+        *left = left.saturating_sub(1);
+        // While the request is still being sent, hyper may have something of its own to say (100 Continue).
+        let may_follow = *left == 0 && self.body.as_ref().is_some_and(ReplicaBody::has_whole_request);
+        if let (true, Some(link)) = (may_follow, self.ledger.link()) {
+            link.loan.ask();
+        }
+    }
+
+    /// Takes note of a write to the client that was none of hyper's.
+    pub(super) fn note_written(&self, written: &Poll<io::Result<usize>>) {
+        let bytes = if let Poll::Ready(Ok(bytes)) = written { *bytes } else { 0 };
+        if let Some(link) = self.ledger.link() {
+            link.note(written, bytes);
+        }
+    }
+
+    /// What was handed on is out.
+    pub(super) fn let_out(&mut self) {
+        self.is_ahead = false;
+    }
+
+    /// What the client got must not look whole.
+    pub(super) fn break_connection(&mut self) {
+        self.ledger.note(|ledger| ledger.break_connection());
     }
 
     /// The replica is done, if it is: all of the answer is here, though the client may have nothing of it.
@@ -92,16 +168,23 @@ impl Passing {
         io::Error::other(detail)
     }
 
-    /// The alarm is not set anew for each piece, which costs more than a look at the clock. It rings first when a new
-    /// connection is to be watched.
+    /// The alarm is not set anew for each piece, nor asked again before it rings, which cost more than a look at the clock.
+    /// It rings first when a new connection is to be watched.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.silent_since.get_or_insert_with(tokio::time::Instant::now);
+        let is_set = self.alarm.as_ref().is_some_and(|alarm| !alarm.is_elapsed());
+        if is_set && self.sleeper.as_ref().is_some_and(|sleeper| sleeper.will_wake(cx.waker())) {
+            return Poll::Pending;
+        }
         let until = since + self.silence_max;
         loop {
             let unwatched_for = self.body.as_ref().and_then(ReplicaBody::unwatched_for);
             let due = unwatched_for.map_or(until, |silence| until.min(since + silence));
             let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
-            ready!(alarm.as_mut().poll(cx));
+            if alarm.as_mut().poll(cx).is_pending() {
+                self.sleeper = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
             let rang = alarm.deadline();
             if rang >= until {
                 return Poll::Ready(());
@@ -113,11 +196,11 @@ impl Passing {
         }
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.failure.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.ledger.holds_back(cx) {
             return Poll::Pending;
         }
@@ -156,6 +239,9 @@ fn let_out<T>(cx: &Context<'_>) -> Poll<T> {
 
 impl Drop for Passing {
     fn drop(&mut self) {
+        if let (Some(_), Some(link)) = (self.pieces_left, self.ledger.link()) {
+            link.loan.cancel();
+        }
         let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
         self.ledger.note(|ledger| {
             ledger.conclude(Outcome::ClientGone);
@@ -187,8 +273,10 @@ impl AnswerBody {
 
     /// It is dropped next, because the client takes nothing of it: the record says so.
     pub(crate) fn leave_untaken(&mut self) {
-        if let Kind::Replica(passing) = &mut self.0 {
-            passing.ledger.note(Ledger::leave_untaken);
+        match &mut self.0 {
+            Kind::Local { .. } => {}
+            Kind::Replica(passing) => passing.ledger.note(Ledger::leave_untaken),
+            Kind::Relayed(relayed) => relayed.with_passing(|passing| passing.ledger.note(Ledger::leave_untaken)),
         }
     }
 }
@@ -198,13 +286,27 @@ impl Body for AnswerBody {
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match &mut self.get_mut().0 {
+        let Self(kind) = self.get_mut();
+        if let Kind::Replica(passing) = kind
+            && let Some(socket) = passing.take_socket()
+            && let Kind::Replica(passing) = std::mem::replace(kind, Kind::nothing())
+        {
+            *kind = Kind::Relayed(Relayed::start(passing, socket));
+        }
+        match kind {
             Kind::Local { bytes, ledger } => {
                 let chunk = std::mem::take(bytes);
                 *ledger = Open::nothing();
                 Poll::Ready((!chunk.is_empty()).then(|| Ok(Frame::data(chunk))))
             }
-            Kind::Replica(passing) => passing.poll_frame(cx),
+            Kind::Replica(passing) => {
+                let next = passing.poll_frame(cx);
+                if let Poll::Ready(Some(Ok(_))) = next {
+                    passing.hand_on();
+                }
+                next
+            }
+            Kind::Relayed(relayed) => relayed.poll_frame(cx),
         }
     }
 
@@ -212,6 +314,7 @@ impl Body for AnswerBody {
         match &self.0 {
             Kind::Local { bytes, .. } => bytes.is_empty(),
             Kind::Replica(passing) => passing.is_over(),
+            Kind::Relayed(relayed) => relayed.is_over(),
         }
     }
 
@@ -222,6 +325,7 @@ impl Body for AnswerBody {
                 // Of one that broke nothing is known.
                 passing.body.as_ref().map_or_else(SizeHint::new, Body::size_hint)
             }
+            Kind::Relayed(_) => SizeHint::new(),
         }
     }
 }

@@ -234,7 +234,9 @@ async fn run(steps: Vec<Step>, socket: &mut Transport, buffer: &mut Vec<u8>, see
             }
             Step::Cut => return false,
             Step::Reset => {
-                let _ = socket2::SockRef::from(socket.socket()).set_linger(Some(std::time::Duration::ZERO));
+                if let Some(socket) = socket.socket() {
+                    let _ = socket2::SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO));
+                }
                 return false;
             }
             Step::Echo => {

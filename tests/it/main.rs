@@ -21,6 +21,7 @@ mod proxy_protocol;
 mod queueing;
 mod rates;
 mod regressions;
+mod relay;
 mod replica_tls;
 mod requests_per_connection;
 mod rest;

@@ -143,6 +143,11 @@ impl ReplicaBody {
         }
     }
 
+    /// Whether the replica has all of the request, as far as it takes it.
+    pub(crate) fn has_whole_request(&self) -> bool {
+        !matches!(self.source, Source::Shared(..))
+    }
+
     /// See [`Upstream::unwatched_for`].
     pub(crate) fn unwatched_for(&self) -> Option<Duration> {
         match &self.source {

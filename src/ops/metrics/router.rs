@@ -70,7 +70,8 @@ fn write_connections(page: &mut Page<'_>, vitals: &Vitals, limits: &Limits) -> f
     page.single(table::UPSTREAM_REUSED, connections.upstream_reused.read())?;
     page.single(table::SPLICE_PIPES, vitals.splice.pipes.load(Ordering::Relaxed) as u64)?;
     page.single(table::SPLICE_BYTES, vitals.splice.bytes.read())?;
-    page.single(table::SPLICE_MISSING, vitals.splice.missing.read())
+    page.single(table::SPLICE_MISSING, vitals.splice.missing.read())?;
+    page.single(table::RELAYED, vitals.relayed.read())
 }
 
 fn write_discovery(page: &mut Page<'_>, vitals: &Vitals) -> fmt::Result {

@@ -164,6 +164,8 @@ metrics! {
         "Bytes of answers that went from the replica's socket to the client's without a copy";
     SPLICE_MISSING = Counter "scorefront_splice_pipes_missing_total" &[],
         "Times that a long answer was to go on without a copy and there was no pipe, so that it was copied (max-splice-pipes)";
+    RELAYED = Counter "scorefront_relayed_answers_total" &[],
+        "Answers without a length, such as streams of events, that went to the client's socket as they came, piece by piece: with HTTP/1.1, without TLS";
     DISCOVERY_AGE = Gauge "scorefront_discovery_age_seconds" &[],
         "Time since every source was last known to be in step, of a restored world too; absent until the first time";
     DISCOVERY_RESTORED = Gauge "scorefront_discovery_restored" &[],
