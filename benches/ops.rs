@@ -42,10 +42,10 @@ fn access_log_line(bencher: Bencher<'_, '_>) {
     assert_eq!(vitals.access_log.dropped.read(), 0, "the figure is of lines that were written");
 }
 
-#[divan::bench(args = [Format::Classic, Format::OpenMetrics])]
-fn page_of_a_hundred_deployments(bencher: Bencher<'_, '_>, format: Format) {
+#[divan::bench(args = [(100, Format::Classic), (10_000, Format::Classic), (10_000, Format::OpenMetrics)])]
+fn page_of_deployments(bencher: Bencher<'_, '_>, (deployments, format): (u32, Format)) {
     let mut snapshot = Snapshot::default();
-    for number in 0..100 {
+    for number in 0..deployments {
         snapshot.insert(endpoint(&format!("endpoint-{number}")));
     }
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));

@@ -3,8 +3,8 @@
 //! Snapshots hold facts and come and go; they point at these by `Arc`, and the next snapshot takes them over by
 //! identity. Whoever holds a lease holds the same object to the end, however often its replica flaps meanwhile.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -188,7 +188,9 @@ pub struct DeploymentState {
     pub gate: Gate,
     /// How fast it works, and how often it was retried; looked at only on slow paths.
     pub pace: Mutex<Pace>,
-    shards: Box<[DeploymentShard]>,
+    /// One for each worker, once it has something to count: of thousands of deployments most idle, and each shard is
+    /// kilobytes.
+    shards: Box<[OnceLock<Box<DeploymentShard>>]>,
 }
 
 /// What one worker counts for one deployment.
@@ -322,19 +324,19 @@ impl DeploymentState {
         Self { gate: Gate::new(seed), pace: Mutex::default(), shards: shards(workers) }
     }
 
-    /// The counters of one worker.
+    /// The counters of one worker, to count something there.
     pub fn shard(&self, worker: usize) -> &DeploymentShard {
-        &self.shards[worker % self.shards.len()]
+        self.shards[worker % self.shards.len()].get_or_init(Box::default)
     }
 
-    /// The counters of all workers.
-    pub fn shards(&self) -> &[DeploymentShard] {
-        &self.shards
+    /// The counters of the workers that have counted something.
+    pub fn shards(&self) -> impl Iterator<Item = &DeploymentShard> {
+        self.shards.iter().filter_map(|shard| shard.get().map(|shard| &**shard))
     }
 
     /// A total over all workers.
     pub fn total(&self, counter: impl Fn(&DeploymentShard) -> u64) -> u64 {
-        self.shards.iter().map(counter).sum()
+        self.shards().map(counter).sum()
     }
 }
 

@@ -18,6 +18,7 @@ use crate::core::limits::Limits;
 use crate::core::snapshot::Snapshot;
 use crate::core::vitals::Vitals;
 
+use self::classic::Classic;
 use self::deployments::Deployments;
 use self::page::Page;
 
@@ -84,12 +85,15 @@ impl Metrics {
     /// # Errors
     /// Never in practice: formatting into a string does not fail.
     pub fn encode(&self, format: Format) -> Result<String, fmt::Error> {
-        let mut page = String::with_capacity(64 << 10);
+        const ROOM: usize = 64 << 10;
+        if format == Format::Classic {
+            let mut page = Classic::with_capacity(ROOM);
+            text::encode(&mut page, &self.registry)?;
+            return Ok(page.into_page());
+        }
+        let mut page = String::with_capacity(ROOM);
         text::encode(&mut page, &self.registry)?;
-        Ok(match format {
-            Format::OpenMetrics => page,
-            Format::Classic => classic::from_open_metrics(&page),
-        })
+        Ok(page)
     }
 }
 
@@ -104,15 +108,15 @@ impl Collector for Everything {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.snapshot.load_full();
         let mut page = Page::new(encoder);
-        let deployments = Deployments::of(&snapshot);
-        deployments.write(&mut page, &self.vitals)?;
+        let endpoints = deployments::sorted(&snapshot);
+        Deployments::of(&endpoints).write(&mut page, &self.vitals)?;
         router::write(&mut page, &snapshot, &self.vitals, &self.limits)?;
         tls::write(&mut page, &self.vitals, &self.limits)?;
         tokens::write(&mut page, &self.vitals)?;
-        tokens::write_subjects(&mut page, deployments.endpoints(), &self.vitals, &self.limits)?;
+        tokens::write_subjects(&mut page, &endpoints, &self.vitals, &self.limits)?;
         auth::write(&mut page, &self.vitals, &self.limits)?;
         limits::write(&mut page, &self.vitals, &self.limits)?;
-        limits::write_shares(&mut page, deployments.endpoints())?;
+        limits::write_shares(&mut page, &endpoints)?;
         limits::write_memory(&mut page, &self.vitals.memory)?;
         process::write(&mut page)
     }

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::StatusCode;
+
 use crate::core::count::{Histogram, StatusCounts, Tally};
 use crate::core::limiter::Which;
 use crate::core::outcome::Outcome;
@@ -18,20 +20,74 @@ use super::table::{self, Metric};
 
 const MICROS_PER_SECOND: f64 = 1e6;
 
-/// All endpoints of one snapshot, sorted, with their deployments.
-pub(super) struct Deployments {
-    endpoints: Vec<Arc<Endpoint>>,
+/// All endpoints of one snapshot, sorted.
+pub(super) fn sorted(snapshot: &Snapshot) -> Vec<Arc<Endpoint>> {
+    let mut endpoints: Vec<_> = snapshot.endpoints().cloned().collect();
+    endpoints.sort_by(|a, b| (a.form, &a.name).cmp(&(b.form, &b.name)));
+    endpoints
 }
 
-impl Deployments {
-    pub(super) fn of(snapshot: &Snapshot) -> Self {
-        let mut endpoints: Vec<_> = snapshot.endpoints().cloned().collect();
-        endpoints.sort_by(|a, b| (a.form, &a.name).cmp(&(b.form, &b.name)));
-        Self { endpoints }
+/// Endpoints with their deployments, as they are at one moment.
+pub(super) struct Deployments<'a> {
+    endpoints: &'a [Arc<Endpoint>],
+    rows: Vec<Row<'a>>,
+}
+
+/// What the page says of one deployment in most of its metrics. Looked up once: the page goes over all deployments for each
+/// metric, and what hangs on thousands of them is in no cache.
+struct Row<'a> {
+    labels: [&'a str; 3],
+    deployment: &'a Deployment,
+    /// Whether it gets copies now.
+    is_target: bool,
+    /// Whether no worker has counted anything.
+    is_idle: bool,
+    /// Slots taken by requests that somebody waits for.
+    in_flight: u64,
+    abandoned_slots: u64,
+    slots: Option<u64>,
+    queued: u64,
+    queue_pushed: u64,
+    queue_popped: u64,
+    queue_rate: Option<f64>,
+    ready: usize,
+    left_out: usize,
+}
+
+impl<'a> Row<'a> {
+    fn of(endpoint: &'a Endpoint, deployment: &'a Deployment) -> Self {
+        let (taken, abandoned) = taken_and_abandoned(deployment);
+        let (queue_pushed, queue_popped) = deployment.state.gate.totals();
+        let left_out = deployment.replicas.iter().filter(|replica| replica.state.is_left_out()).count();
+        Self {
+            labels: [endpoint.form.word(), endpoint.name.as_str(), deployment.name.as_str()],
+            deployment,
+            is_target: endpoint.mirror.as_ref().is_some_and(|mirror| mirror.deployment.name == deployment.name),
+            is_idle: deployment.state.shards().next().is_none(),
+            in_flight: taken.saturating_sub(abandoned),
+            abandoned_slots: abandoned,
+            slots: slots(deployment),
+            queued: deployment.state.gate.waiting() as u64,
+            queue_pushed,
+            queue_popped,
+            queue_rate: queue_rate(deployment),
+            ready: deployment.replicas.len() - left_out,
+            left_out,
+        }
     }
 
-    pub(super) fn endpoints(&self) -> &[Arc<Endpoint>] {
-        &self.endpoints
+    /// A total over all workers.
+    fn total(&self, of: impl Fn(&DeploymentShard) -> u64) -> u64 {
+        if self.is_idle { 0 } else { self.deployment.state.total(of) }
+    }
+}
+
+impl<'a> Deployments<'a> {
+    pub(super) fn of(endpoints: &'a [Arc<Endpoint>]) -> Self {
+        let rows = endpoints
+            .iter()
+            .flat_map(|endpoint| endpoint.deployments.iter().map(|deployment| Row::of(endpoint, deployment)));
+        Self { endpoints, rows: rows.collect() }
     }
 
     pub(super) fn write(&self, page: &mut Page<'_>, vitals: &Vitals) -> fmt::Result {
@@ -53,110 +109,103 @@ impl Deployments {
         self.write_rate_limits(page)
     }
 
-    /// Calls `row` for each deployment with the labels of most metrics.
-    fn each(&self, mut row: impl FnMut(&[&str; 3], &Deployment) -> fmt::Result) -> fmt::Result {
-        for endpoint in &self.endpoints {
-            for deployment in &endpoint.deployments {
-                row(&[endpoint.form.word(), endpoint.name.as_str(), deployment.name.as_str()], deployment)?;
-            }
-        }
-        Ok(())
+    /// The rows of deployments with something counted.
+    fn busy(&self) -> impl Iterator<Item = &Row<'a>> {
+        self.rows.iter().filter(|row| !row.is_idle)
     }
 
     fn write_requests(&self, series: &mut Series<'_>, vitals: &Vitals) -> fmt::Result {
-        self.each(|&[form, endpoint, name], deployment| {
-            let state = &deployment.state;
-            for (status, count) in by_status(state.shards(), |shard| &shard.served) {
-                let labels = [form, endpoint, name, &status_label(status), Outcome::Served.label()];
+        for row in &self.rows {
+            let [form, endpoint, name] = row.labels;
+            for (status, count) in by_status(row, |shard| &shard.served) {
+                let labels = [form, endpoint, name, status_label(&status), Outcome::Served.label()];
                 series.count(&labels, count)?;
             }
             for &outcome in Outcome::ALL.iter().filter(|&&outcome| outcome != Outcome::Served) {
-                let count = state.total(|shard| shard.outcomes.get(outcome.index()).map_or(0, |cell| cell.read()));
-                write_outcome(series, [form, endpoint, name], outcome, count)?;
+                let count = row.total(|shard| shard.outcomes.get(outcome.index()).map_or(0, |cell| cell.read()));
+                write_outcome(series, row.labels, outcome, count)?;
             }
-            Ok(())
-        })?;
-        for endpoint in &self.endpoints {
+        }
+        for endpoint in self.endpoints {
             write_refusals(series, [endpoint.form.word(), endpoint.name.as_str()], &endpoint.refusals)?;
         }
         write_refusals(series, ["", ""], &vitals.refusals)
     }
 
     fn write_queues(&self, page: &mut Page<'_>) -> fmt::Result {
-        self.levels(page, table::IN_FLIGHT, |deployment| {
-            let (taken, abandoned) = taken_and_abandoned(deployment);
-            Some(taken.saturating_sub(abandoned))
-        })?;
-        self.levels(page, table::QUEUED, |deployment| Some(deployment.state.gate.waiting() as u64))?;
-        self.levels(page, table::QUEUE_LIMIT, |deployment| Some(u64::from(deployment.settings.queue_length_max)))?;
-        self.totals(page, table::QUEUE_PUSHED, |deployment| deployment.state.gate.totals().0)?;
-        self.totals(page, table::QUEUE_POPPED, |deployment| deployment.state.gate.totals().1)?;
+        self.levels(page, table::IN_FLIGHT, |row| Some(row.in_flight))?;
+        self.levels(page, table::QUEUED, |row| Some(row.queued))?;
+        self.levels(page, table::QUEUE_LIMIT, |row| Some(u64::from(row.deployment.settings.queue_length_max)))?;
+        self.totals(page, table::QUEUE_PUSHED, |row| row.queue_pushed)?;
+        self.totals(page, table::QUEUE_POPPED, |row| row.queue_popped)?;
         page.metric(table::QUEUE_RATE, |series| {
-            self.each(|labels, deployment| match queue_rate(deployment) {
-                Some(rate) => series.level(labels, rate),
-                None => Ok(()),
-            })
+            let known = self.rows.iter().filter_map(|row| Some((row, row.queue_rate?)));
+            known.into_iter().try_for_each(|(row, rate)| series.level(&row.labels, rate))
         })?;
-        self.levels(page, table::SLOTS, slots)?;
-        self.levels(page, table::ABANDONED_SLOTS, |deployment| Some(taken_and_abandoned(deployment).1))
+        self.levels(page, table::SLOTS, |row| row.slots)?;
+        self.levels(page, table::ABANDONED_SLOTS, |row| Some(row.abandoned_slots))
     }
 
     fn write_replicas(&self, page: &mut Page<'_>) -> fmt::Result {
         page.metric(table::REPLICAS, |series| {
-            self.each(|&[form, endpoint, name], deployment| {
-                let left_out = deployment.replicas.iter().filter(|replica| replica.state.is_left_out()).count();
-                let ready = deployment.replicas.len() - left_out;
-                let finishing = deployment.finishing.len();
-                for (state, count) in [("ready", ready), ("left_out", left_out), ("finishing", finishing)] {
+            for row in &self.rows {
+                let [form, endpoint, name] = row.labels;
+                let finishing = row.deployment.finishing.len();
+                for (state, count) in [("ready", row.ready), ("left_out", row.left_out), ("finishing", finishing)] {
                     series.level(&[form, endpoint, name, state], whole(count as u64))?;
                 }
-                Ok(())
-            })
+            }
+            Ok(())
         })
     }
 
     /// Like outcomes, those that never happened have no series.
     fn write_refused_answers(&self, page: &mut Page<'_>) -> fmt::Result {
         page.metric(table::ANSWERS_REFUSED, |series| {
-            self.each(|&[form, endpoint, name], deployment| {
+            for row in self.busy() {
+                let [form, endpoint, name] = row.labels;
                 for flaw in AnswerFlaw::ALL {
-                    let count = deployment.state.total(|shard| shard.refused_answers[flaw as usize].read());
+                    let count = row.total(|shard| shard.refused_answers[flaw as usize].read());
                     if count > 0 {
                         series.count(&[form, endpoint, name, flaw.label()], count)?;
                     }
                 }
-                Ok(())
-            })
+            }
+            Ok(())
         })
     }
 
     /// Only of deployments that are, or were, the target of copies: most are not.
     fn write_mirrors(&self, page: &mut Page<'_>) -> fmt::Result {
+        let targets = self.targets();
         page.metric(table::MIRRORED, |series| {
-            self.each_target(|&[form, endpoint, name], deployment| {
-                let state = &deployment.state;
-                for (status, count) in by_status(state.shards(), |shard| &shard.mirror.answered) {
-                    series.count(&[form, endpoint, name, &status_label(status), "answered"], count)?;
+            for row in &targets {
+                let [form, endpoint, name] = row.labels;
+                for (status, count) in by_status(row, |shard| &shard.mirror.answered) {
+                    series.count(&[form, endpoint, name, status_label(&status), "answered"], count)?;
                 }
-                let failed = state.total(|shard| shard.mirror.failed.read());
+                let failed = row.total(|shard| shard.mirror.failed.read());
                 series.count(&[form, endpoint, name, "", "failed"], failed)?;
-                let skipped = state.total(|shard| shard.mirror.skipped.read());
-                series.count(&[form, endpoint, name, "", "skipped"], skipped)
-            })
+                let skipped = row.total(|shard| shard.mirror.skipped.read());
+                series.count(&[form, endpoint, name, "", "skipped"], skipped)?;
+            }
+            Ok(())
         })?;
         page.metric(table::MIRROR_DURATION, |series| {
-            self.each_target(|labels, deployment| {
-                let tally = tally(Tally::of_times(), deployment.state.shards(), |shard| &shard.mirror.duration);
-                series.histogram(labels, &tally, MICROS_PER_SECOND)
+            targets.iter().try_for_each(|row| {
+                let tally = tally(Tally::of_times(), row, |shard| &shard.mirror.duration);
+                series.histogram(&row.labels, &tally, MICROS_PER_SECOND)
             })
         })?;
         page.metric(table::MIRROR_COMPARISONS, |series| {
-            self.each_target(|&[form, endpoint, name], deployment| {
-                let agreed = deployment.state.total(|shard| shard.mirror.agreed.read());
+            for row in &targets {
+                let [form, endpoint, name] = row.labels;
+                let agreed = row.total(|shard| shard.mirror.agreed.read());
                 series.count(&[form, endpoint, name, "agreed"], agreed)?;
-                let differed = deployment.state.total(|shard| shard.mirror.differed.read());
-                series.count(&[form, endpoint, name, "differed"], differed)
-            })
+                let differed = row.total(|shard| shard.mirror.differed.read());
+                series.count(&[form, endpoint, name, "differed"], differed)?;
+            }
+            Ok(())
         })
     }
 
@@ -172,16 +221,8 @@ impl Deployments {
         })
     }
 
-    fn each_target(&self, mut row: impl FnMut(&[&str; 3], &Deployment) -> fmt::Result) -> fmt::Result {
-        for endpoint in &self.endpoints {
-            let target = endpoint.mirror.as_ref().map(|mirror| &mirror.deployment.name);
-            for deployment in &endpoint.deployments {
-                if target == Some(&deployment.name) || was_target(deployment) {
-                    row(&[endpoint.form.word(), endpoint.name.as_str(), deployment.name.as_str()], deployment)?;
-                }
-            }
-        }
-        Ok(())
+    fn targets(&self) -> Vec<&Row<'a>> {
+        self.rows.iter().filter(|row| row.is_target || was_target(row)).collect()
     }
 
     fn times(
@@ -191,9 +232,8 @@ impl Deployments {
         of: fn(&DeploymentShard) -> &Histogram,
     ) -> fmt::Result {
         page.metric(metric, |series| {
-            self.each(|labels, deployment| {
-                let tally = tally(Tally::of_times(), deployment.state.shards(), of);
-                series.histogram(labels, &tally, MICROS_PER_SECOND)
+            self.busy().try_for_each(|row| {
+                series.histogram(&row.labels, &tally(Tally::of_times(), row, of), MICROS_PER_SECOND)
             })
         })
     }
@@ -205,32 +245,27 @@ impl Deployments {
         of: fn(&DeploymentShard) -> &Histogram,
     ) -> fmt::Result {
         page.metric(metric, |series| {
-            self.each(|labels, deployment| {
-                let tally = tally(Tally::of_sizes(), deployment.state.shards(), of);
-                series.histogram(labels, &tally, 1.0)
-            })
+            self.busy().try_for_each(|row| series.histogram(&row.labels, &tally(Tally::of_sizes(), row, of), 1.0))
         })
     }
 
     fn counts(&self, page: &mut Page<'_>, metric: &'static Metric, of: fn(&DeploymentShard) -> u64) -> fmt::Result {
-        self.totals(page, metric, |deployment| deployment.state.total(of))
+        self.totals(page, metric, |row| row.total(of))
     }
 
-    fn totals(&self, page: &mut Page<'_>, metric: &'static Metric, of: impl Fn(&Deployment) -> u64) -> fmt::Result {
-        page.metric(metric, |series| self.each(|labels, deployment| series.count(labels, of(deployment))))
+    fn totals(&self, page: &mut Page<'_>, metric: &'static Metric, of: impl Fn(&Row<'_>) -> u64) -> fmt::Result {
+        page.metric(metric, |series| self.rows.iter().try_for_each(|row| series.count(&row.labels, of(row))))
     }
 
     fn levels(
         &self,
         page: &mut Page<'_>,
         metric: &'static Metric,
-        of: impl Fn(&Deployment) -> Option<u64>,
+        of: impl Fn(&Row<'_>) -> Option<u64>,
     ) -> fmt::Result {
         page.metric(metric, |series| {
-            self.each(|labels, deployment| match of(deployment) {
-                Some(value) => series.level(labels, whole(value)),
-                None => Ok(()),
-            })
+            let known = self.rows.iter().filter_map(|row| Some((row, of(row)?)));
+            known.into_iter().try_for_each(|(row, value)| series.level(&row.labels, whole(value)))
         })
     }
 }
@@ -252,29 +287,29 @@ fn write_outcome(series: &mut Series<'_>, of: [&str; 3], outcome: Outcome, count
     series.count(&[form, endpoint, deployment, outcome.status().as_str(), outcome.label()], count)
 }
 
-/// Counts of all workers by status; 0 stands for those without a cell of their own. 200 is there even before the
+/// Counts of all workers by status; `None` stands for those without a cell of their own. 200 is there even before the
 /// first one, so that a rate sees the first step.
 fn by_status(
-    shards: &[DeploymentShard],
+    row: &Row<'_>,
     of: impl Fn(&DeploymentShard) -> &StatusCounts,
-) -> impl Iterator<Item = (u16, u64)> {
-    let mut counts = BTreeMap::from([(200, 0)]);
-    for shard in shards {
-        for (status, count) in of(shard).read() {
+) -> impl Iterator<Item = (Option<StatusCode>, u64)> {
+    const FIRST: u16 = 200;
+    let mut counts = BTreeMap::new();
+    if !row.is_idle {
+        for (status, count) in row.deployment.state.shards().flat_map(|shard| of(shard).read()) {
             *counts.entry(status).or_insert(0) += count;
         }
     }
-    counts.into_iter()
+    let none_yet = (!counts.contains_key(&FIRST)).then_some((FIRST, 0));
+    none_yet.into_iter().chain(counts).map(|(status, count)| (StatusCode::from_u16(status).ok(), count))
 }
 
-fn status_label(status: u16) -> String {
-    if status == 0 { "other".to_owned() } else { status.to_string() }
+fn status_label(status: &Option<StatusCode>) -> &str {
+    status.as_ref().map_or("other", StatusCode::as_str)
 }
 
-fn tally(mut tally: Tally, shards: &[DeploymentShard], of: impl Fn(&DeploymentShard) -> &Histogram) -> Tally {
-    for shard in shards {
-        of(shard).read_into(&mut tally);
-    }
+fn tally(mut tally: Tally, row: &Row<'_>, of: impl Fn(&DeploymentShard) -> &Histogram) -> Tally {
+    row.deployment.state.shards().for_each(|shard| of(shard).read_into(&mut tally));
     tally
 }
 
@@ -299,10 +334,10 @@ fn queue_rate(deployment: &Deployment) -> Option<f64> {
     pace.drain_rate()
 }
 
-fn was_target(deployment: &Deployment) -> bool {
+fn was_target(row: &Row<'_>) -> bool {
     let copies = |shard: &DeploymentShard| {
         let mirror = &shard.mirror;
         mirror.failed.read() + mirror.skipped.read() + mirror.answered.read().map(|(_, count)| count).sum::<u64>()
     };
-    deployment.state.total(copies) > 0
+    row.total(copies) > 0
 }
