@@ -165,14 +165,15 @@ impl Upstream {
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
-    /// What comes next, up to `size` bytes or [`SMALL`]; nothing at the end.
-    fn poll_read(&mut self, size: usize, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    /// What comes next, up to `size` bytes or [`SMALL`]; nothing at the end. Small blocks go into `room`, where there is one.
+    fn poll_read(&mut self, size: usize, room: Option<&mut BytesMut>, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         if size <= SMALL {
             return READ.with_borrow_mut(|buffer| {
                 let mut buffer = ReadBuf::new(buffer);
                 ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
                 self.silence.heard();
-                Poll::Ready(Ok(block(buffer.filled())))
+                let read = buffer.filled();
+                Poll::Ready(Ok(room.map_or_else(|| block(read), |room| block_in(room, read))))
             });
         }
         // New memory each time: what was sent on is free again, and is had at once by whoever reads next, still in the
@@ -203,6 +204,19 @@ fn block(bytes: &[u8]) -> Bytes {
         129..=256 => in_one_piece::<256>(bytes),
         _ => Bytes::copy_from_slice(bytes),
     }
+}
+
+/// The same where block follows block, in memory that is used again once the one before is let go.
+fn block_in(room: &mut BytesMut, bytes: &[u8]) -> Bytes {
+    const ROOM: usize = 256;
+    if bytes.len() > ROOM {
+        return block(bytes);
+    }
+    if !room.try_reclaim(bytes.len()) {
+        *room = BytesMut::with_capacity(ROOM);
+    }
+    room.extend_from_slice(bytes);
+    room.split().freeze()
 }
 
 fn in_one_piece<const SIZE: usize>(bytes: &[u8]) -> Bytes {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
@@ -38,6 +38,8 @@ pub(crate) struct ReplicaBody {
     input: Bytes,
     /// A piece that was taken out ahead, to see whether the body is whole with it.
     next: Bytes,
+    /// Where small pieces of a stream are, one after the other.
+    room: BytesMut,
     /// Bytes handed on.
     passed: u64,
     /// Bytes that the last read took.
@@ -82,6 +84,7 @@ impl ReplicaBody {
             decoder: Decoder::new(head.framing),
             input: start,
             next: Bytes::new(),
+            room: BytesMut::new(),
             passed: 0,
             came: SMALL,
             keeps_alive: head.keeps_alive && sending.is_none() && !is_cut,
@@ -209,14 +212,18 @@ impl ReplicaBody {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         let size = self.read_size();
         match &mut self.source {
-            Source::Own(upstream) => upstream.poll_read(size, cx),
+            Source::Own(upstream) => {
+                // One that comes in more than one piece may come in many.
+                let is_stream = self.passed > 0 && self.decoder.left().is_none();
+                upstream.poll_read(size, is_stream.then_some(&mut self.room), cx)
+            }
             Source::Shared(shared, _) => {
                 let mut shared = shared.lock();
                 if shared.is_broken {
                     return Poll::Ready(Err(io::Error::other("the request broke off")));
                 }
                 self.is_cut |= shared.is_cut;
-                let read = shared.upstream.poll_read(size, cx);
+                let read = shared.upstream.poll_read(size, None, cx);
                 if read.is_pending() {
                     shared.reader = Some(cx.waker().clone());
                 }
@@ -267,6 +274,8 @@ impl ReplicaBody {
                 // Its end, which a read finds again, or a piece to be copied.
                 Some(Ok(_)) | None => {}
             }
+            // Empty by now, but it keeps the memory that it was in.
+            self.input = Bytes::new();
             match ready!(self.poll_read(cx)) {
                 Ok(block) if !block.is_empty() => {
                     self.came = block.len();

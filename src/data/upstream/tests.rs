@@ -1,5 +1,6 @@
 //! Connections as the pool and an exchange see them, on loopback.
 
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::time::{Duration, Instant};
 
@@ -188,7 +189,7 @@ async fn a_piece_that_was_read_holds_less_than_four_times_its_memory() {
         theirs.write_all(&vec![b'x'; sent]).await.unwrap();
         // All of it has come before it is read: one write to a socket with room is one piece on loopback.
         upstream.socket.tcp().readable().await.unwrap();
-        let read = poll_fn(|cx| upstream.poll_read(SIZE, cx)).await.unwrap();
+        let read = poll_fn(|cx| upstream.poll_read(SIZE, None, cx)).await.unwrap();
         assert_eq!(read.len(), sent);
         assert_eq!(read.try_into_mut().unwrap().capacity(), held);
     }
@@ -336,4 +337,18 @@ fn a_block_is_what_was_read_whatever_its_size() {
         let front = block.split_to(size / 2);
         assert_eq!((&front[..], &block[..]), (&all[..size / 2], &all[size / 2..size]));
     }
+}
+
+#[test]
+fn blocks_of_a_stream_use_the_same_memory_again_but_never_while_somebody_has_it() {
+    let mut room = BytesMut::new();
+    let blocks: Vec<Bytes> = (0..9).map(|byte| block_in(&mut room, &[byte; 100])).collect();
+    for (byte, block) in (0..9).zip(&blocks) {
+        assert_eq!(block[..], [byte; 100]);
+    }
+    drop(blocks);
+    let places: HashSet<_> = (0..99).map(|byte| block_in(&mut room, &[byte; 100]).as_ptr()).collect();
+    assert!(places.len() <= 2, "{} places", places.len());
+    assert_eq!(block_in(&mut room, &[7; 257])[..], [7; 257]);
+    assert!(block_in(&mut room, &[]).is_empty());
 }
