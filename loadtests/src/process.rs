@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,9 @@ const START_MAX: Duration = Duration::from_secs(120);
 
 /// How long a process may take to end after it was asked to.
 const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Below this, other servers have their ports.
+const PORT_MIN: u32 = 12_000;
 
 /// `/proc/PID/stat` counts in these on every Linux that Rust runs on.
 const TICKS_PER_SECOND: u64 = 100;
@@ -175,9 +179,24 @@ fn in_time(ticks: u64) -> Duration {
     Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
 }
 
-/// A port of loopback that was free a moment ago. The peers must be told a port: they cannot tell which they got.
+/// A port of loopback that is free, and that no connection takes before somebody listens on it: those are given ports of the
+/// kernel's own range, and these lie below. The peers must be told a port: they cannot tell which they got.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").context("the kernel's range of ports")?;
+    let end: u32 =
+        range.split_whitespace().next().unwrap_or_default().parse().context("the kernel's range of ports")?;
+    let places = end.saturating_sub(PORT_MIN);
+    // Where another load test begins elsewhere, both find theirs at once.
+    let begin = std::process::id().wrapping_mul(101);
+    for _ in 0..places {
+        let number = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % places;
+        let port = u16::try_from(PORT_MIN + number)?;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return Ok(listener.local_addr()?);
+        }
+    }
+    bail!("no port is free between {PORT_MIN} and {end}, where net.ipv4.ip_local_port_range begins")
 }
 
 /// The status of a GET, `None` when there was no answer.
@@ -226,6 +245,16 @@ mod tests {
         }
         drop(process);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn free_ports_are_different_and_none_that_a_connection_could_get() {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let given = TcpStream::connect(server.local_addr().unwrap()).unwrap().local_addr().unwrap().port();
+        let ports: Vec<u16> = (0..100).map(|_| free_address().unwrap().port()).collect();
+        let different: std::collections::BTreeSet<_> = ports.iter().collect();
+        assert_eq!(different.len(), ports.len());
+        assert!(ports.iter().all(|&port| u32::from(port) >= PORT_MIN && port < given), "{ports:?}, {given}");
     }
 
     #[test]
