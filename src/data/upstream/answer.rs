@@ -38,8 +38,8 @@ pub(crate) struct ReplicaBody {
     input: Bytes,
     /// A piece that was taken out ahead, to see whether the body is whole with it.
     next: Bytes,
-    /// Where small pieces of a stream are, one after the other.
-    room: BytesMut,
+    /// Where small pieces of a stream are, one after the other. In a box, because most answers are none.
+    room: Option<Box<BytesMut>>,
     /// Bytes handed on.
     passed: u64,
     /// Bytes that the last read took.
@@ -84,7 +84,7 @@ impl ReplicaBody {
             decoder: Decoder::new(head.framing),
             input: start,
             next: Bytes::new(),
-            room: BytesMut::new(),
+            room: None,
             passed: 0,
             came: SMALL,
             keeps_alive: head.keeps_alive && sending.is_none() && !is_cut,
@@ -215,7 +215,8 @@ impl ReplicaBody {
             Source::Own(upstream) => {
                 // One that comes in more than one piece may come in many.
                 let is_stream = self.passed > 0 && self.decoder.left().is_none();
-                upstream.poll_read(size, is_stream.then_some(&mut self.room), cx)
+                let room = is_stream.then(|| &mut **self.room.get_or_insert_default());
+                upstream.poll_read(size, room, cx)
             }
             Source::Shared(shared, _) => {
                 let mut shared = shared.lock();
