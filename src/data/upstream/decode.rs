@@ -117,6 +117,23 @@ fn take(input: &mut Bytes, left: &mut u64) -> Bytes {
     piece
 }
 
+/// The size that a chunk begins with, and the length of its line, where there is nothing else in that and it is not the end.
+fn usual_size(line: &[u8]) -> Option<(u64, usize)> {
+    const DIGITS: usize = 8;
+    let mut size = 0;
+    for (at, &byte) in line.iter().take(DIGITS + 1).enumerate() {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'\r' if size > 0 && line.get(at + 1) == Some(&b'\n') => return Some((size, at + 2)),
+            _ => return None,
+        };
+        size = size << 4 | u64::from(digit);
+    }
+    None
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     /// Before the first digit of a size.
@@ -173,8 +190,8 @@ impl Chunks {
 
     /// Goes over everything that is no data.
     fn skip(&mut self, input: &mut Bytes) -> Result<(), BodyFlaw> {
-        let mut used = 0;
-        for &byte in input.iter() {
+        let mut used = self.skip_usual(input);
+        for &byte in input.iter().skip(used) {
             if matches!(self.state, State::Data | State::Over) {
                 break;
             }
@@ -183,6 +200,22 @@ impl Chunks {
         }
         input.advance(used);
         Ok(())
+    }
+
+    /// The same for what nearly all chunks have between them: the end of one, and the bare size of the next. Says how many
+    /// bytes that were; none where it is anything else.
+    fn skip_usual(&mut self, input: &[u8]) -> usize {
+        let mut used = 0;
+        if self.state == State::DataCr && input.starts_with(b"\r\n") {
+            (self.state, used) = (State::Start, 2);
+        }
+        if self.state == State::Start
+            && let Some((size, length)) = input.get(used..).and_then(usual_size)
+        {
+            (self.state, self.size, self.blanks) = (State::Data, size, 0);
+            used += length;
+        }
+        used
     }
 
     fn step(&mut self, byte: u8) -> Result<State, BodyFlaw> {
