@@ -7,6 +7,7 @@
 //! `upstream`, and `respond` turns the end into an answer.
 
 pub(crate) mod admit;
+mod alarm;
 pub(crate) mod auth;
 pub(crate) mod connection;
 pub(crate) mod cors;

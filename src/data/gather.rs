@@ -49,7 +49,9 @@ pub(crate) fn poll_write_shared(
 ) -> Poll<io::Result<usize>> {
     let is_small = pieces.iter().map(|piece| piece.len()).sum::<usize>() <= TOGETHER_MAX;
     loop {
-        let written = if is_small {
+        let written = if let [piece] = pieces {
+            socket.try_write(piece)
+        } else if is_small {
             TOGETHER.with_borrow_mut(|together| {
                 together.clear();
                 pieces.iter().for_each(|piece| together.extend_from_slice(piece));

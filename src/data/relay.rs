@@ -1,5 +1,5 @@
-//! Answers that come piece by piece, such as streams of events: from the second piece or so on each goes to the client's
-//! socket as it comes, framed here, and hyper is not woken for it.
+//! Answers that come piece by piece, such as streams of events: from the third piece on each goes to the client's socket as
+//! it comes, framed here, and hyper is not woken for it. Pieces that come together go out together.
 //!
 //! Owner: the body of the answer, which hyper holds. A task on the same thread does the work; it ends with the body.
 //! Holds: there is one writer at a time. The task has the client's socket only after hyper has nothing more to write, and
@@ -34,8 +34,10 @@ struct Relay {
     passing: Option<Box<Passing>>,
     /// The client's, for as long as the task has it.
     socket: Option<Arc<TcpStream>>,
-    piece: Piece,
-    /// What hyper is to be told.
+    /// Pieces that are to be written.
+    out: Out,
+    is_counted: bool,
+    /// What hyper is to be told when they are.
     last: Option<Next>,
     hyper: Option<Waker>,
 }
@@ -44,7 +46,7 @@ impl Relayed {
     /// Goes on with `passing` on the client's `socket`.
     pub(crate) fn start(passing: Box<Passing>, socket: Arc<TcpStream>) -> Self {
         let (passing, socket) = (Some(passing), Some(socket));
-        let relay = Relay { passing, socket, piece: Piece::default(), last: None, hyper: None };
+        let relay = Relay { passing, socket, out: Out::default(), is_counted: false, last: None, hyper: None };
         let relay = Arc::new(Mutex::new(relay));
         let end = End(relay.clone());
         let task = tokio::spawn(std::future::poll_fn(move |cx| end.0.lock().poll(cx)));
@@ -91,44 +93,77 @@ impl Drop for Relayed {
 impl Relay {
     /// Passes on piece by piece, up to what hyper is to be told.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let last = loop {
-            if let Err(error) = ready!(self.poll_write(cx)) {
-                break Some(Err(error));
+        let mut waits = false;
+        let mut left = TURN;
+        loop {
+            match ready!(self.poll_write(cx)) {
+                Ok(written) => left = left.saturating_sub(written),
+                Err(error) => self.last = Some(Some(Err(error))),
             }
-            let Some(passing) = &mut self.passing else { break None };
-            match ready!(passing.poll_frame(cx)) {
-                Some(Ok(frame)) if !passing.is_over() => match frame.into_data() {
-                    Ok(data) => self.piece = Piece::new(data),
-                    Err(trailers) => break Some(Ok(trailers)),
-                },
-                // With the last piece comes the end, and hyper writes both.
-                last => break last,
+            if self.last.is_some() {
+                self.hand_back();
+                return Poll::Ready(());
             }
-        };
-        self.hand_back(last);
-        Poll::Ready(())
+            if waits {
+                return Poll::Pending;
+            }
+            if left == 0 {
+                // Now it is another connection's turn.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            waits = self.poll_fill(cx).is_pending();
+            if waits && self.out.is_empty() {
+                return Poll::Pending;
+            }
+        }
     }
 
-    /// Writes what there is of a piece to its end.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let (Some(socket), Some(passing)) = (&self.socket, &mut self.passing) else {
+    /// Takes the next pieces, all that came together if they are small, or else what hyper is to be told.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(passing) = &mut self.passing else {
+            self.last = Some(None);
+            return Poll::Ready(());
+        };
+        loop {
+            match ready!(passing.poll_frame(cx)) {
+                Some(Ok(frame)) if !passing.is_over() => match frame.into_data() {
+                    Ok(data) => self.out.push(data),
+                    Err(trailers) => self.last = Some(Some(Ok(trailers))),
+                },
+                // With the last piece comes the end, and hyper writes both.
+                last => self.last = Some(last),
+            }
+            passing.let_out();
+            if self.last.is_some() || self.out.is_full() || !passing.has_more() {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// Writes what there is to its end. Says how much that took of a turn.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.out.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let (Some(socket), Some(passing)) = (&self.socket, &self.passing) else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        while !self.piece.is_out() {
-            let written = poll_write_shared(socket, cx, &self.piece.left());
+        if !std::mem::replace(&mut self.is_counted, true) {
+            passing.count_relayed();
+        }
+        while !self.out.is_empty() {
+            let written = self.out.poll_write(socket, cx);
             passing.note_written(&written);
             match ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                bytes => self.piece.sent += bytes,
+                bytes => self.out.sent(bytes),
             }
         }
-        passing.let_out();
-        self.piece = Piece::default();
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(self.out.clear()))
     }
 
-    fn hand_back(&mut self, last: Next) {
-        self.last = Some(last);
+    fn hand_back(&mut self) {
         self.socket = None;
         self.hyper.take().into_iter().for_each(Waker::wake);
     }
@@ -145,57 +180,109 @@ impl Drop for End {
         }
         let mut passing = relay.passing.take();
         passing.iter_mut().for_each(|passing| passing.break_connection());
-        relay.hand_back(Some(Err(io::Error::other("the answer was given up on its way"))));
+        relay.last = Some(Some(Err(io::Error::other("the answer was given up on its way"))));
+        relay.hand_back();
         drop(relay);
         // Here, so that a panic is recorded as one.
         drop(passing);
     }
 }
 
-/// Digits of a size, and the end of their line.
-const LINE: usize = 16 + 2;
+/// Up to here pieces are copied together.
+const SMALL: usize = 4 << 10;
+
+/// So much memory stays with a stream for its small pieces.
+const KEPT: usize = 1 << 10;
+
+/// Bytes after which it is another connection's turn, where each write counts as many as [`SMALL`] at least.
+const TURN: usize = 64 << 10;
+
 const END_OF_LINE: &[u8] = b"\r\n";
 
-/// A piece of the answer as a chunk (RFC 9112, section 7.1), and how much of it was sent.
+/// Pieces of an answer as chunks (RFC 9112, section 7.1): some small ones, or small ones with a large one behind them.
 #[derive(Debug, Default)]
-struct Piece {
-    line: [u8; LINE],
-    /// Where the first digit is.
-    begin: usize,
-    data: Bytes,
+struct Out {
+    /// The small ones with all that frames them, and the size of the large one.
+    front: Vec<u8>,
+    large: Bytes,
     sent: usize,
 }
 
-impl Piece {
-    /// An empty one is none: as a chunk it would be the end.
-    fn new(data: Bytes) -> Self {
-        let mut line = [0; LINE];
-        let (digits, end) = line.split_at_mut(LINE - END_OF_LINE.len());
-        end.copy_from_slice(END_OF_LINE);
-        let (mut size, mut begin) = (data.len(), digits.len());
-        for digit in digits.iter_mut().rev() {
-            if size == 0 {
-                break;
-            }
-            *digit = b"0123456789abcdef"[size % 16];
-            (size, begin) = (size / 16, begin - 1);
+impl Out {
+    /// Another piece, if it is not full. An empty one is none: as a chunk it would be the end.
+    fn push(&mut self, data: Bytes) {
+        if data.is_empty() {
+            return;
         }
-        Self { line, begin, data, sent: 0 }
+        push_size(&mut self.front, data.len());
+        if data.len() > SMALL {
+            self.large = data;
+        } else {
+            self.front.extend_from_slice(&data);
+            self.front.extend_from_slice(END_OF_LINE);
+        }
     }
 
-    fn is_out(&self) -> bool {
-        self.data.is_empty() || self.sent >= LINE - self.begin + self.data.len() + END_OF_LINE.len()
+    /// Whether it is to be written before another piece comes.
+    fn is_full(&self) -> bool {
+        self.front.len() > SMALL || !self.large.is_empty()
     }
 
-    /// What is left to be sent.
-    fn left(&self) -> [IoSlice<'_>; 3] {
+    fn length(&self) -> usize {
+        let large = if self.large.is_empty() { 0 } else { self.large.len() + END_OF_LINE.len() };
+        self.front.len() + large
+    }
+
+    /// Whether there is nothing to write.
+    fn is_empty(&self) -> bool {
+        self.sent >= self.length()
+    }
+
+    /// What is to be written.
+    fn left(&self) -> [&[u8]; 3] {
+        let end = if self.large.is_empty() { &[] } else { END_OF_LINE };
         let mut sent = self.sent;
-        [self.line.get(self.begin..).unwrap_or_default(), &self.data, END_OF_LINE].map(|part| {
+        [&self.front, &*self.large, end].map(|part| {
             let skipped = sent.min(part.len());
             sent -= skipped;
-            IoSlice::new(part.get(skipped..).unwrap_or_default())
+            part.get(skipped..).unwrap_or_default()
         })
     }
+
+    fn poll_write(&self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let left = self.left();
+        match left {
+            [front, [], []] => poll_write_shared(socket, cx, &[IoSlice::new(front)]),
+            _ => poll_write_shared(socket, cx, &left.map(IoSlice::new)),
+        }
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        self.sent += bytes;
+    }
+
+    /// Everything is written. Says what it was of a turn.
+    fn clear(&mut self) -> usize {
+        let length = self.length();
+        self.front.clear();
+        // Of many that came together once, no memory is kept.
+        self.front.shrink_to(KEPT);
+        (self.large, self.sent) = (Bytes::new(), 0);
+        length.max(SMALL)
+    }
+}
+
+/// The size of a chunk, and the end of its line.
+fn push_size(to: &mut Vec<u8>, mut size: usize) {
+    let mut digits = [0; 16];
+    let mut begin = digits.len();
+    while size > 0 {
+        begin -= 1;
+        digits[begin] = b"0123456789abcdef"[size % 16];
+        size /= 16;
+    }
+    to.extend_from_slice(&digits[begin..]);
+    to.extend_from_slice(END_OF_LINE);
 }
 
 #[cfg(test)]
@@ -210,7 +297,8 @@ mod tests {
     async fn a_task_that_ends_before_its_answer_breaks_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let socket = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
-        let relay = Relay { passing: None, socket: Some(socket), piece: Piece::default(), last: None, hyper: None };
+        let (out, socket) = (Out::default(), Some(socket));
+        let relay = Relay { passing: None, socket, out, is_counted: false, last: None, hyper: None };
         let relay = Arc::new(Mutex::new(relay));
         let end = End(relay.clone());
         let task = tokio::spawn(async move {
@@ -228,22 +316,25 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_is_one_chunk_however_it_is_sent() {
-        for size in [1, 9, 15, 16, 17, 255, 4096] {
-            let data = Bytes::from(vec![b'x'; size]);
-            let whole = [format!("{size:x}\r\n").as_bytes(), &data, b"\r\n"].concat();
-            for step in [1, 2, 3, 7, 4095, whole.len()] {
-                let mut piece = Piece::new(data.clone());
-                let mut out = Vec::new();
-                while !piece.is_out() {
-                    let left: Vec<u8> = piece.left().iter().flat_map(|part| part.to_vec()).collect();
+    fn pieces_are_chunks_in_their_order_however_they_are_sent() {
+        for sizes in [&[1][..], &[9, 15, 16], &[17, 0, 255], &[4096, 1], &[4097], &[3, 70_000]] {
+            let pieces: Vec<Bytes> =
+                sizes.iter().zip(b'a'..).map(|(&size, byte)| Bytes::from(vec![byte; size])).collect();
+            let chunk = |piece: &Bytes| [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
+            let whole: Vec<u8> = pieces.iter().filter(|piece| !piece.is_empty()).flat_map(chunk).collect();
+            for step in [1, 2, 3, 7, 4095, whole.len()].into_iter().filter(|&step| whole.len() / step < 5000) {
+                let (mut out, mut sent) = (Out::default(), Vec::new());
+                pieces.iter().cloned().for_each(|piece| out.push(piece));
+                while !out.is_empty() {
+                    let left = out.left().concat();
                     let part = &left[..step.min(left.len())];
-                    out.extend_from_slice(part);
-                    piece.sent += part.len();
+                    sent.extend_from_slice(part);
+                    out.sent(part.len());
                 }
-                assert_eq!(out, whole, "{size} in steps of {step}");
+                assert!(sent == whole, "{sizes:?} in steps of {step}");
+                assert_eq!(out.clear(), whole.len().max(SMALL));
+                assert!(out.is_empty() && !out.is_full() && out.front.capacity() <= KEPT);
             }
         }
-        assert!(Piece::new(Bytes::new()).is_out() && Piece::default().is_out());
     }
 }

@@ -9,14 +9,14 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep_until};
 
+use super::alarm::Alarm;
 use super::ledger::{Ledger, Open};
 use super::pending::Busy;
 use super::relay::Relayed;
@@ -55,9 +55,7 @@ pub(crate) struct Passing {
     /// Longest silence.
     silence_max: Duration,
     /// Rings when the replica was silent for so long, or before.
-    alarm: Option<Pin<Box<Sleep>>>,
-    /// Whom it wakes.
-    sleeper: Option<Waker>,
+    alarm: Option<Alarm>,
     /// Since when it is silent; `None` while bytes come.
     silent_since: Option<tokio::time::Instant>,
     /// Whether so much was handed on that it is to go out before more is read.
@@ -94,7 +92,6 @@ impl Passing {
             ledger: Open::new(ledger),
             silence_max,
             alarm: None,
-            sleeper: None,
             silent_since: None,
             is_ahead: false,
             failure: None,
@@ -107,17 +104,14 @@ impl Passing {
         if self.pieces_left != Some(0) {
             return None;
         }
-        let link = self.ledger.link()?;
-        let socket = link.loan.take()?;
-        link.worker.shared.vitals.relayed.bump();
-        Some(socket)
+        self.ledger.link()?.loan.take()
     }
 
     /// A piece is handed to hyper. When it is out, the next one may go past it.
     fn hand_on(&mut self) {
         let Some(left) = &mut self.pieces_left else { return };
         *left = left.saturating_sub(1);
-        // While the request is still being sent, hyper may have something of its own to say (100 Continue).
+        // An answer that began before all of the request was sent stays with hyper, which reads the rest of that.
         let may_follow = *left == 0 && self.body.as_ref().is_some_and(ReplicaBody::has_whole_request);
         if let (true, Some(link)) = (may_follow, self.ledger.link()) {
             link.loan.ask();
@@ -132,9 +126,21 @@ impl Passing {
         }
     }
 
-    /// What was handed on is out.
+    /// What it gave is written at once, so it need not wait for that.
     pub(super) fn let_out(&mut self) {
         self.is_ahead = false;
+    }
+
+    /// Whether more was read than it has given.
+    pub(super) fn has_more(&self) -> bool {
+        self.body.as_ref().is_some_and(ReplicaBody::has_input)
+    }
+
+    /// It goes past hyper.
+    pub(super) fn count_relayed(&self) {
+        if let Some(link) = self.ledger.link() {
+            link.worker.shared.vitals.relayed.bump();
+        }
     }
 
     /// What the client got must not look whole.
@@ -172,26 +178,18 @@ impl Passing {
     /// It rings first when a new connection is to be watched.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.silent_since.get_or_insert_with(tokio::time::Instant::now);
-        let is_set = self.alarm.as_ref().is_some_and(|alarm| !alarm.is_elapsed());
-        if is_set && self.sleeper.as_ref().is_some_and(|sleeper| sleeper.will_wake(cx.waker())) {
-            return Poll::Pending;
-        }
         let until = since + self.silence_max;
         loop {
             let unwatched_for = self.body.as_ref().and_then(ReplicaBody::unwatched_for);
             let due = unwatched_for.map_or(until, |silence| until.min(since + silence));
-            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
-            if alarm.as_mut().poll(cx).is_pending() {
-                self.sleeper = Some(cx.waker().clone());
-                return Poll::Pending;
-            }
-            let rang = alarm.deadline();
+            let alarm = self.alarm.get_or_insert_with(|| Alarm::new(due));
+            let rang = ready!(alarm.poll(cx));
             if rang >= until {
                 return Poll::Ready(());
             }
             match &mut self.body {
                 Some(body) if rang >= due => body.keep_watch(),
-                _ => alarm.as_mut().reset(due),
+                _ => alarm.reset(due),
             }
         }
     }

@@ -146,9 +146,14 @@ impl ReplicaBody {
         }
     }
 
-    /// Whether the replica has all of the request, as far as it takes it.
+    /// Whether the replica had all of the request, as far as it takes it, when it answered.
     pub(crate) fn has_whole_request(&self) -> bool {
         !matches!(self.source, Source::Shared(..))
+    }
+
+    /// Whether something was read that is not taken out of its framing yet.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.input.is_empty()
     }
 
     /// See [`Upstream::unwatched_for`].

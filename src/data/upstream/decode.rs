@@ -203,7 +203,7 @@ impl Chunks {
     }
 
     /// The same for what nearly all chunks have between them: the end of one, and the bare size of the next. Says how many
-    /// bytes that were; none where it is anything else.
+    /// bytes of that were there; what is anything else is left.
     fn skip_usual(&mut self, input: &[u8]) -> usize {
         let mut used = 0;
         if self.state == State::DataCr && input.starts_with(b"\r\n") {
