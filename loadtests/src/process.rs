@@ -21,6 +21,9 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 /// Below this, other servers have their ports.
 const PORT_MIN: u32 = 12_000;
 
+/// With fewer of them between those and the kernel's, any port will do.
+const PLACES_MIN: u32 = 1_000;
+
 /// `/proc/PID/stat` counts in these on every Linux that Rust runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -187,6 +190,10 @@ pub fn free_address() -> anyhow::Result<SocketAddr> {
     let end: u32 =
         range.split_whitespace().next().unwrap_or_default().parse().context("the kernel's range of ports")?;
     let places = end.saturating_sub(PORT_MIN);
+    if places < PLACES_MIN {
+        // The kernel's range was made as large as can be.
+        return Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?);
+    }
     // Where another load test begins elsewhere, both find theirs at once.
     let begin = std::process::id().wrapping_mul(101);
     for _ in 0..places {
