@@ -55,6 +55,14 @@ impl Stream {
         .await
     }
 
+    /// A client of a router in front of it, that has asked.
+    async fn begin(&self, request_timeout_ms: &str, on_abandon: &str) -> (Router, Client) {
+        let router = self.router(request_timeout_ms, on_abandon).await;
+        let mut client = router.client().await;
+        client.send(score("")).await;
+        (router, client)
+    }
+
     /// Lets each event come when the client has the one before, and then the end.
     async fn play(&self, client: &mut Client) {
         self.play_first(client, EVENTS.len()).await;
@@ -146,9 +154,7 @@ async fn pieces_that_come_together_go_out_at_once_and_do_not_wait_for_one_that_h
         vec![send(format!("{many}6")), Step::Wait(script.clone()), send("\r\nbegun.\r\n0\r\n\r\n")]
     })
     .await;
-    let router = stream.router("60000", "wait").await;
-    let mut client = router.client().await;
-    client.send(score("")).await;
+    let (router, mut client) = stream.begin("60000", "wait").await;
     stream.play(&mut client).await;
     wait_for(&mut client, "04999").await;
     last.add_permits(1);
@@ -168,9 +174,7 @@ async fn a_client_that_reads_late_gets_everything() {
         rest.chain([send("0\r\n\r\n")]).collect()
     })
     .await;
-    let router = stream.router("60000", "wait").await;
-    let mut client = router.client().await;
-    client.send(score("")).await;
+    let (router, mut client) = stream.begin("60000", "wait").await;
     stream.play(&mut client).await;
     // Sockets and router hold a part of it, and then nothing moves until the client reads on.
     let got = client.answer().await;
@@ -182,9 +186,7 @@ async fn a_client_that_reads_late_gets_everything() {
 #[tokio::test]
 async fn a_client_that_does_not_read_is_given_up() {
     let stream = Stream::start(|| (0..64).map(|_| chunk(&"x".repeat(1 << 20))).collect()).await;
-    let router = stream.router("60000", "close").await;
-    let mut client = router.client().await;
-    client.send(score("")).await;
+    let (router, mut client) = stream.begin("60000", "close").await;
     stream.play(&mut client).await;
     let line = router.log(1).await.remove(0);
     assert_eq!(line["Outcome"], "client_gone");
@@ -208,9 +210,7 @@ async fn an_answer_that_breaks_off_or_falls_silent_never_looks_whole() {
     ];
     for (end, why) in ends {
         let stream = Stream::start(end).await;
-        let router = stream.router("1000", "close").await;
-        let mut client = router.client().await;
-        client.send(score("")).await;
+        let (router, mut client) = stream.begin("1000", "close").await;
         stream.play(&mut client).await;
         // A reset may take with it what was not read yet.
         assert!(client.try_answer().await.is_none_or(|got| !got.whole));
@@ -228,9 +228,7 @@ async fn a_client_that_leaves_frees_no_slot_that_still_works() {
     let last = Arc::new(Semaphore::new(0));
     let script = last.clone();
     let stream = Stream::start(move || vec![Step::Wait(script.clone()), send("0\r\n\r\n")]).await;
-    let router = stream.router("60000", "wait").await;
-    let mut client = router.client().await;
-    client.send(score("")).await;
+    let (router, mut client) = stream.begin("60000", "wait").await;
     stream.play(&mut client).await;
     drop(client);
     let line = router.log(1).await.remove(0);
@@ -259,9 +257,7 @@ async fn an_old_client_gets_no_chunks() {
 #[tokio::test]
 async fn a_router_that_stops_lets_a_stream_end() {
     let stream = Stream::start(|| vec![send("0\r\n\r\n")]).await;
-    let router = stream.router("60000", "wait").await;
-    let mut client = router.client().await;
-    client.send(score("")).await;
+    let (router, mut client) = stream.begin("60000", "wait").await;
     stream.play_first(&mut client, 3).await;
     assert_eq!(relayed(&router).await, 1.0);
     router.signal(Request::Drain).await;
