@@ -71,13 +71,6 @@ impl Relayed {
         let relay = self.relay.lock();
         relay.socket.is_none() && relay.last.is_none() && relay.passing.as_ref().is_none_or(|passing| passing.is_over())
     }
-
-    /// With what is left of the answer, if it is not gone.
-    pub(crate) fn with_passing(&self, change: impl FnOnce(&mut Passing)) {
-        if let Some(passing) = &mut self.relay.lock().passing {
-            change(passing);
-        }
-    }
 }
 
 impl Drop for Relayed {

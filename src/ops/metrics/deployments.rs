@@ -139,8 +139,8 @@ impl<'a> Deployments<'a> {
         self.totals(page, table::QUEUE_PUSHED, |row| row.queue_pushed)?;
         self.totals(page, table::QUEUE_POPPED, |row| row.queue_popped)?;
         page.metric(table::QUEUE_RATE, |series| {
-            let known = self.rows.iter().filter_map(|row| Some((row, row.queue_rate?)));
-            known.into_iter().try_for_each(|(row, rate)| series.level(&row.labels, rate))
+            let mut known = self.rows.iter().filter_map(|row| Some((row, row.queue_rate?)));
+            known.try_for_each(|(row, rate)| series.level(&row.labels, rate))
         })?;
         self.levels(page, table::SLOTS, |row| row.slots)?;
         self.levels(page, table::ABANDONED_SLOTS, |row| Some(row.abandoned_slots))
@@ -264,8 +264,8 @@ impl<'a> Deployments<'a> {
         of: impl Fn(&Row<'_>) -> Option<u64>,
     ) -> fmt::Result {
         page.metric(metric, |series| {
-            let known = self.rows.iter().filter_map(|row| Some((row, of(row)?)));
-            known.into_iter().try_for_each(|(row, value)| series.level(&row.labels, whole(value)))
+            let mut known = self.rows.iter().filter_map(|row| Some((row, of(row)?)));
+            known.try_for_each(|(row, value)| series.level(&row.labels, whole(value)))
         })
     }
 }
