@@ -11,13 +11,20 @@ use tokio::time::{Instant, Sleep, sleep_until};
 #[derive(Debug)]
 pub(crate) struct Alarm {
     sleep: Pin<Box<Sleep>>,
+    due: Instant,
     /// Whom it wakes.
     sleeper: Option<Waker>,
 }
 
 impl Alarm {
     pub(crate) fn new(due: Instant) -> Self {
-        Self { sleep: Box::pin(sleep_until(due)), sleeper: None }
+        Self { sleep: Box::pin(sleep_until(due)), due, sleeper: None }
+    }
+
+    /// Whether it will wake whoever asks, `now` being the time: then nothing has to be asked of the timer, which is seldom
+    /// at hand.
+    pub(crate) fn is_set(&self, now: Instant, cx: &Context<'_>) -> bool {
+        now < self.due && self.sleeper.as_ref().is_some_and(|sleeper| sleeper.will_wake(cx.waker()))
     }
 
     /// The moment that it rang for, when it has.
@@ -29,7 +36,7 @@ impl Alarm {
         match pin!(unconstrained(self.sleep.as_mut())).poll(cx) {
             Poll::Ready(()) => {
                 self.sleeper = None;
-                Poll::Ready(self.sleep.deadline())
+                Poll::Ready(self.due)
             }
             Poll::Pending => {
                 self.sleeper = Some(cx.waker().clone());
@@ -41,7 +48,7 @@ impl Alarm {
     /// Sets it anew.
     pub(crate) fn reset(&mut self, due: Instant) {
         self.sleep.as_mut().reset(due);
-        self.sleeper = None;
+        (self.due, self.sleeper) = (due, None);
     }
 }
 

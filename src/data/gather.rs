@@ -41,13 +41,22 @@ pub(crate) fn poll_write_all_of(
     }
 }
 
-/// The same on a socket that others have too.
+/// The same on a socket that others have too. The kernel is asked before tokio's note of whether the socket takes more,
+/// which nearly always says so, and is seldom at hand.
 pub(crate) fn poll_write_shared(
     socket: &TcpStream,
     cx: &mut Context<'_>,
     pieces: &[IoSlice<'_>],
 ) -> Poll<io::Result<usize>> {
     let is_small = pieces.iter().map(|piece| piece.len()).sum::<usize>() <= TOGETHER_MAX;
+    #[cfg(target_os = "linux")]
+    if let [piece] = pieces {
+        use rustix::net::{SendFlags, send};
+        match send(socket, piece, SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::AGAIN) => {}
+            sent => return Poll::Ready(Ok(sent?)),
+        }
+    }
     loop {
         let written = if let [piece] = pieces {
             socket.try_write(piece)

@@ -375,4 +375,9 @@ impl Link {
             Poll::Pending => self.patience.could_not_write(&self.worker),
         }
     }
+
+    /// Whether it need not be told of writes that go out at once.
+    pub(super) fn has_all_patience(&self) -> bool {
+        self.patience.is_whole()
+    }
 }

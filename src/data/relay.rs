@@ -6,6 +6,7 @@
 //!        hyper gets nothing more of the answer before the task has written a piece to its end and given the socket back.
 //!        What is not a piece (end, trailers, a break) is hyper's to tell the client. However the task ends, hyper is woken.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -28,26 +29,34 @@ pub(crate) struct Relayed {
     task: AbortHandle,
 }
 
+/// In this order, and with what is not there by itself: between two events of a stream a processor forgets it all, and what
+/// costs most of an event here is how many lines of memory it needs. The first is all of these.
 #[derive(Debug)]
+#[repr(C)]
 struct Relay {
     /// `None` when the body is gone.
     passing: Option<Box<Passing>>,
     /// The client's, for as long as the task has it.
     socket: Option<Arc<TcpStream>>,
-    /// Pieces that are to be written.
-    out: Out,
+    /// Pieces that are still to be written.
+    left: Option<Box<Out>>,
     is_counted: bool,
+    /// Whether the connection need not be told of writes, as long as they go out at once.
+    is_prompt: bool,
     /// What hyper is to be told when they are.
     last: Option<Next>,
     hyper: Option<Waker>,
 }
 
+thread_local! {
+    /// Where pieces are put together, in the caches of the processor whichever stream they are of.
+    static OUT: Cell<Option<Box<Out>>> = const { Cell::new(None) };
+}
+
 impl Relayed {
     /// Goes on with `passing` on the client's `socket`.
     pub(crate) fn start(passing: Box<Passing>, socket: Arc<TcpStream>) -> Self {
-        let (passing, socket) = (Some(passing), Some(socket));
-        let relay = Relay { passing, socket, out: Out::default(), is_counted: false, last: None, hyper: None };
-        let relay = Arc::new(Mutex::new(relay));
+        let relay = Arc::new(Mutex::new(Relay::new(Some(passing), socket)));
         let end = End(relay.clone());
         let task = tokio::spawn(std::future::poll_fn(move |cx| end.0.lock().poll(cx)));
         Self { relay, task: task.abort_handle() }
@@ -84,59 +93,85 @@ impl Drop for Relayed {
 }
 
 impl Relay {
+    fn new(passing: Option<Box<Passing>>, socket: Arc<TcpStream>) -> Self {
+        let socket = Some(socket);
+        Self { passing, socket, left: None, is_counted: false, is_prompt: false, last: None, hyper: None }
+    }
+
     /// Passes on piece by piece, up to what hyper is to be told.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut waits = false;
-        let mut left = TURN;
+        // Without pieces that are left, hyper has been told all there was.
+        let is_last = self.left.is_some() && self.last.is_some();
+        let mut out = self.left.take().or_else(|| OUT.take()).unwrap_or_default();
+        let polled = self.poll_with(&mut out, is_last, cx);
+        if polled.is_ready() {
+            out.clear();
+        }
+        if out.is_empty() {
+            OUT.set(Some(out));
+        } else {
+            self.left = Some(out);
+        }
+        polled
+    }
+
+    fn poll_with(&mut self, out: &mut Out, mut is_last: bool, cx: &mut Context<'_>) -> Poll<()> {
+        let (mut waits, mut turn) = (false, TURN);
         loop {
-            match ready!(self.poll_write(cx)) {
-                Ok(written) => left = left.saturating_sub(written),
-                Err(error) => self.last = Some(Some(Err(error))),
+            match ready!(self.poll_write(out, cx)) {
+                Ok(written) => turn = turn.saturating_sub(written),
+                Err(error) => (self.last, is_last) = (Some(Some(Err(error))), true),
             }
-            if self.last.is_some() {
+            if is_last {
                 self.hand_back();
                 return Poll::Ready(());
             }
             if waits {
                 return Poll::Pending;
             }
-            if left == 0 {
+            if turn == 0 {
                 // Now it is another connection's turn.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            waits = self.poll_fill(cx).is_pending();
-            if waits && self.out.is_empty() {
-                return Poll::Pending;
+            match self.poll_fill(out, cx) {
+                Poll::Ready(filled) => is_last = filled,
+                Poll::Pending if out.is_empty() => return Poll::Pending,
+                Poll::Pending => waits = true,
             }
         }
     }
 
-    /// Takes the next pieces, all that came together if they are small, or else what hyper is to be told.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Takes the next pieces, all that came together if they are small, or else what hyper is to be told. Says whether it
+    /// has that.
+    fn poll_fill(&mut self, out: &mut Out, cx: &mut Context<'_>) -> Poll<bool> {
         let Some(passing) = &mut self.passing else {
             self.last = Some(None);
-            return Poll::Ready(());
+            return Poll::Ready(true);
         };
         loop {
-            match ready!(passing.poll_frame(cx)) {
+            let last = match ready!(passing.poll_next(cx)) {
                 Some(Ok(frame)) if !passing.is_over() => match frame.into_data() {
-                    Ok(data) => self.out.push(data),
-                    Err(trailers) => self.last = Some(Some(Ok(trailers))),
+                    Ok(data) => {
+                        out.push(data);
+                        if out.is_full() || !passing.has_more() {
+                            return Poll::Ready(false);
+                        }
+                        continue;
+                    }
+                    Err(trailers) => Some(Ok(trailers)),
                 },
                 // With the last piece comes the end, and hyper writes both.
-                last => self.last = Some(last),
-            }
-            passing.let_out();
-            if self.last.is_some() || self.out.is_full() || !passing.has_more() {
-                return Poll::Ready(());
-            }
+                last => last,
+            };
+            self.last = Some(last);
+            return Poll::Ready(true);
         }
     }
 
     /// Writes what there is to its end. Says how much that took of a turn.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.out.is_empty() {
+    fn poll_write(&mut self, out: &mut Out, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if out.is_empty() {
             return Poll::Ready(Ok(0));
         }
         let (Some(socket), Some(passing)) = (&self.socket, &self.passing) else {
@@ -145,15 +180,17 @@ impl Relay {
         if !std::mem::replace(&mut self.is_counted, true) {
             passing.count_relayed();
         }
-        while !self.out.is_empty() {
-            let written = self.out.poll_write(socket, cx);
-            passing.note_written(&written);
+        while !out.is_empty() {
+            let written = out.poll_write(socket, cx);
+            if !self.is_prompt || written.is_pending() {
+                self.is_prompt = !passing.note_written(&written);
+            }
             match ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                bytes => self.out.sent(bytes),
+                bytes => out.sent(bytes),
             }
         }
-        Poll::Ready(Ok(self.out.clear()))
+        Poll::Ready(Ok(out.clear()))
     }
 
     fn hand_back(&mut self) {
@@ -183,9 +220,6 @@ impl Drop for End {
 
 /// Up to here pieces are copied together.
 const SMALL: usize = 4 << 10;
-
-/// So much memory stays with a stream for its small pieces.
-const KEPT: usize = 1 << 10;
 
 /// Bytes after which it is another connection's turn, where each write counts as many as [`SMALL`] at least.
 const TURN: usize = 64 << 10;
@@ -258,8 +292,6 @@ impl Out {
     fn clear(&mut self) -> usize {
         let length = self.length();
         self.front.clear();
-        // Of many that came together once, no memory is kept.
-        self.front.shrink_to(KEPT);
         (self.large, self.sent) = (Bytes::new(), 0);
         length.max(SMALL)
     }
@@ -290,9 +322,7 @@ mod tests {
     async fn a_task_that_ends_before_its_answer_breaks_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let socket = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
-        let (out, socket) = (Out::default(), Some(socket));
-        let relay = Relay { passing: None, socket, out, is_counted: false, last: None, hyper: None };
-        let relay = Arc::new(Mutex::new(relay));
+        let relay = Arc::new(Mutex::new(Relay::new(None, socket)));
         let end = End(relay.clone());
         let task = tokio::spawn(async move {
             // It begins when it is waited for.
@@ -326,7 +356,7 @@ mod tests {
                 }
                 assert!(sent == whole, "{sizes:?} in steps of {step}");
                 assert_eq!(out.clear(), whole.len().max(SMALL));
-                assert!(out.is_empty() && !out.is_full() && out.front.capacity() <= KEPT);
+                assert!(out.is_empty() && !out.is_full() && out.front.capacity() <= 3 * SMALL);
             }
         }
     }

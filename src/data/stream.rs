@@ -44,26 +44,28 @@ impl Kind {
     }
 }
 
-/// An answer on its way through.
+/// An answer on its way through. First what each piece of it needs: between two events of a stream a processor forgets
+/// this, and each line of memory that it has to get again costs more than what is done with it.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Passing {
     /// `None` once it broke off.
     body: Option<ReplicaBody>,
+    /// That it broke, which is told when what came before is out.
+    failure: Option<io::Error>,
+    /// Since when it is silent; `None` while bytes come.
+    silent_since: Option<tokio::time::Instant>,
+    /// Rings when the replica was silent for so long, or before.
+    alarm: Option<Alarm>,
+    /// Pieces until it goes past hyper; `None` where it never does.
+    pieces_left: Option<u8>,
+    /// Whether so much was handed on that it is to go out before more is read.
+    is_ahead: bool,
+    /// Longest silence.
+    silence_max: Duration,
     /// The slot, until the last byte came.
     busy: Option<Busy>,
     ledger: Open,
-    /// Longest silence.
-    silence_max: Duration,
-    /// Rings when the replica was silent for so long, or before.
-    alarm: Option<Alarm>,
-    /// Since when it is silent; `None` while bytes come.
-    silent_since: Option<tokio::time::Instant>,
-    /// Whether so much was handed on that it is to go out before more is read.
-    is_ahead: bool,
-    /// That it broke, which is told when what came before is out.
-    failure: Option<io::Error>,
-    /// Pieces until it goes past hyper; `None` where it never does.
-    pieces_left: Option<u8>,
 }
 
 const BROKE_OFF: &str = "the replica broke off its answer";
@@ -118,17 +120,13 @@ impl Passing {
         }
     }
 
-    /// Takes note of a write to the client that was none of hyper's.
-    pub(super) fn note_written(&self, written: &Poll<io::Result<usize>>) {
+    /// Takes note of a write to the client that was none of hyper's. Says whether it is to be told of the next one too,
+    /// though that should go out at once.
+    pub(super) fn note_written(&self, written: &Poll<io::Result<usize>>) -> bool {
         let bytes = if let Poll::Ready(Ok(bytes)) = written { *bytes } else { 0 };
-        if let Some(link) = self.ledger.link() {
-            link.note(written, bytes);
-        }
-    }
-
-    /// What it gave is written at once, so it need not wait for that.
-    pub(super) fn let_out(&mut self) {
-        self.is_ahead = false;
+        let Some(link) = self.ledger.link() else { return false };
+        link.note(written, bytes);
+        !link.has_all_patience()
     }
 
     /// Whether more was read than it has given.
@@ -167,6 +165,7 @@ impl Passing {
             ledger.record.finished.get_or_insert_with(Instant::now);
             ledger.break_connection();
         });
+        self.count();
         if let (Some(busy), Some(body)) = (self.busy.take(), self.body.take()) {
             // A silent replica may still be working; one that broke the connection is not.
             if silent { busy.abandon_body(body) } else { busy.done(None, Instant::now()) }
@@ -174,10 +173,27 @@ impl Passing {
         io::Error::other(detail)
     }
 
-    /// The alarm is not set anew for each piece, nor asked again before it rings, which cost more than a look at the clock.
-    /// It rings first when a new connection is to be watched.
+    /// Records how much was handed on, now that it is over.
+    fn count(&mut self) {
+        if let Some(body) = &self.body {
+            self.ledger.note(|ledger| ledger.record.answer_bytes = body.passed());
+        }
+    }
+
+    /// The alarm is not set anew for each piece, nor asked before its time, which cost more than a look at the clock. It
+    /// rings first when a new connection is to be watched.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let since = *self.silent_since.get_or_insert_with(tokio::time::Instant::now);
+        let since = match self.silent_since {
+            Some(since) => since,
+            None => {
+                let now = tokio::time::Instant::now();
+                self.silent_since = Some(now);
+                if self.alarm.as_ref().is_some_and(|alarm| alarm.is_set(now, cx)) {
+                    return Poll::Pending;
+                }
+                now
+            }
+        };
         let until = since + self.silence_max;
         loop {
             let unwatched_for = self.body.as_ref().and_then(ReplicaBody::unwatched_for);
@@ -198,6 +214,7 @@ impl Passing {
         self.failure.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
+    /// What comes next, for hyper, which keeps what it could not write yet.
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.ledger.holds_back(cx) {
             return Poll::Pending;
@@ -205,14 +222,21 @@ impl Passing {
         if std::mem::take(&mut self.is_ahead) {
             return let_out(cx);
         }
+        let next = ready!(self.poll_next(cx));
+        if let Some(Ok(frame)) = &next {
+            self.is_ahead = frame.data_ref().is_some_and(|chunk| chunk.len() >= LARGE || is_stand_in(chunk));
+        }
+        Poll::Ready(next)
+    }
+
+    /// What comes next, for who has written all that came before.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(self.failure.take().map(Err)) };
-        match body.poll_frame_by(self.ledger.link(), cx) {
+        // Without a length, none of it goes past the router's memory.
+        let link = if self.pieces_left.is_none() { self.ledger.link() } else { None };
+        match body.poll_frame_by(link, cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.silent_since = None;
-                if let Some(chunk) = frame.data_ref() {
-                    self.is_ahead = chunk.len() >= LARGE || is_stand_in(chunk);
-                    self.ledger.note(|ledger| ledger.record.answer_bytes += chunk.len() as u64);
-                }
                 self.finish_if_whole();
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -240,6 +264,7 @@ impl Drop for Passing {
         if let (Some(_), Some(link)) = (self.pieces_left, self.ledger.link()) {
             link.loan.cancel();
         }
+        self.count();
         let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
         self.ledger.note(|ledger| {
             ledger.conclude(Outcome::ClientGone);
@@ -286,8 +311,9 @@ impl Body for AnswerBody {
         let Self(kind) = self.get_mut();
         if let Kind::Replica(passing) = kind
             && let Some(socket) = passing.take_socket()
-            && let Kind::Replica(passing) = std::mem::replace(kind, Kind::nothing())
+            && let Kind::Replica(mut passing) = std::mem::replace(kind, Kind::nothing())
         {
+            passing.is_ahead = false;
             *kind = Kind::Relayed(Relayed::start(passing, socket));
         }
         match kind {

@@ -27,6 +27,11 @@ impl Patience {
         self.blocked_us.load(Ordering::Relaxed) != 0
     }
 
+    /// Whether no write is waiting, nor has been of late: then those that go out at once change nothing.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.is_blocked() && self.left_us.load(Ordering::Relaxed) == self.grace_us
+    }
+
     /// Until when, where a write is waiting.
     pub(super) fn ends(&self) -> Option<u64> {
         let since = Some(self.blocked_us.load(Ordering::Relaxed)).filter(|&since| since != 0)?;
@@ -35,10 +40,10 @@ impl Patience {
 
     /// A write took so many bytes.
     pub(super) fn wrote(&self, bytes: usize, worker: &Worker) {
-        let (since, left) = (self.blocked_us.load(Ordering::Relaxed), self.left_us.load(Ordering::Relaxed));
-        if since == 0 && left == self.grace_us {
+        if self.is_whole() {
             return;
         }
+        let (since, left) = (self.blocked_us.load(Ordering::Relaxed), self.left_us.load(Ordering::Relaxed));
         let now = if since == 0 { since } else { worker.micros(Instant::now()) };
         let waited = Duration::from_micros(now.saturating_sub(since));
         let left = worker.limits().answer_tempo().after(Duration::from_micros(left), waited, bytes as u64);

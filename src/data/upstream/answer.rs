@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
@@ -38,8 +38,6 @@ pub(crate) struct ReplicaBody {
     input: Bytes,
     /// A piece that was taken out ahead, to see whether the body is whole with it.
     next: Bytes,
-    /// Where small pieces of a stream are, one after the other. In a box, because most answers are none.
-    room: Option<Box<BytesMut>>,
     /// Bytes handed on.
     passed: u64,
     /// Bytes that the last read took.
@@ -84,7 +82,6 @@ impl ReplicaBody {
             decoder: Decoder::new(head.framing),
             input: start,
             next: Bytes::new(),
-            room: None,
             passed: 0,
             came: SMALL,
             keeps_alive: head.keeps_alive && sending.is_none() && !is_cut,
@@ -149,6 +146,11 @@ impl ReplicaBody {
     /// Whether the replica had all of the request, as far as it takes it, when it answered.
     pub(crate) fn has_whole_request(&self) -> bool {
         !matches!(self.source, Source::Shared(..))
+    }
+
+    /// Bytes of the body handed on.
+    pub(crate) fn passed(&self) -> u64 {
+        self.passed
     }
 
     /// Whether something was read that is not taken out of its framing yet.
@@ -220,8 +222,7 @@ impl ReplicaBody {
             Source::Own(upstream) => {
                 // One that comes in more than one piece may come in many.
                 let is_stream = self.passed > 0 && self.decoder.left().is_none();
-                let room = is_stream.then(|| &mut **self.room.get_or_insert_default());
-                upstream.poll_read(size, room, cx)
+                upstream.poll_read(size, is_stream, cx)
             }
             Source::Shared(shared, _) => {
                 let mut shared = shared.lock();
@@ -229,7 +230,7 @@ impl ReplicaBody {
                     return Poll::Ready(Err(io::Error::other("the request broke off")));
                 }
                 self.is_cut |= shared.is_cut;
-                let read = shared.upstream.poll_read(size, None, cx);
+                let read = shared.upstream.poll_read(size, false, cx);
                 if read.is_pending() {
                     shared.reader = Some(cx.waker().clone());
                 }
@@ -241,12 +242,13 @@ impl ReplicaBody {
 
     /// The next piece, past the router's memory if it may: then these are not its bytes, but what stands in for them.
     fn poll_fill(&mut self, link: Option<&Link>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        let (Source::Own(upstream), Some(link), true) = (&mut self.source, link, self.passed > 0) else {
+        // First what is at hand: for an event it is all that is looked at.
+        let (Decoder::Length(left), Source::Own(upstream), Some(link), true) =
+            (&self.decoder, &mut self.source, link, self.passed > 0)
+        else {
             return Poll::Ready(None);
         };
-        let (Decoder::Length(left), Some(passage), Some(socket)) =
-            (&self.decoder, link.passage(), upstream.plain_socket())
-        else {
+        let (Some(passage), Some(socket)) = (link.passage(), upstream.plain_socket()) else {
             return Poll::Ready(None);
         };
         if *left < WORTHWHILE {

@@ -111,7 +111,7 @@ impl Call {
             }
         }
         loop {
-            let block = match ready!(self.upstream.poll_read(SMALL, None, cx)) {
+            let block = match ready!(self.upstream.poll_read(SMALL, false, cx)) {
                 Ok(block) if !block.is_empty() => block,
                 read => {
                     let error = self.unwritten.take().or_else(|| read.err());

@@ -10,9 +10,9 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use super::head::{Framing, HEADERS_MAX};
 
 /// Bytes of chunk extensions, and of trailers, in one body.
-const EXTENSIONS_MAX: usize = 16 << 10;
+const EXTENSIONS_MAX: u16 = 16 << 10;
 /// Blanks behind the size of one chunk.
-const BLANKS_MAX: usize = 64;
+const BLANKS_MAX: u8 = 64;
 const TRAILERS_MAX: usize = 16 << 10;
 
 /// Digits of a chunk's size: a 64-bit number.
@@ -26,8 +26,8 @@ pub(crate) type BodyFlaw = &'static str;
 pub(crate) enum Decoder {
     /// So much is still to come.
     Length(u64),
-    /// In chunks. In a box, because most are not.
-    Chunked(Box<Chunks>),
+    /// In chunks.
+    Chunked(Chunks),
     /// Whatever comes.
     UntilClose,
     /// It is over.
@@ -39,7 +39,7 @@ impl Decoder {
         match framing {
             Framing::Nothing => Self::Over,
             Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(Box::default()),
+            Framing::Chunked => Self::Chunked(Chunks::default()),
             Framing::UntilClose => Self::UntilClose,
         }
     }
@@ -105,7 +105,7 @@ impl Decoder {
     }
 
     pub(crate) fn take_trailers(&mut self) -> Option<HeaderMap> {
-        if let Self::Chunked(chunks) = self { chunks.trailers.take() } else { None }
+        if let Self::Chunked(chunks) = self { chunks.trailers.take().map(|trailers| *trailers) } else { None }
     }
 }
 
@@ -154,18 +154,21 @@ enum State {
     Over,
 }
 
-/// Chunks (RFC 9112, section 7.1).
+/// Chunks (RFC 9112, section 7.1). Small, because the body of every answer has room for it, and few lines of memory are
+/// what makes an event of a stream cheap.
 #[derive(Debug, Default)]
 pub(crate) struct Chunks {
     state: State,
     /// What is left of the chunk.
     size: u64,
     digits: u8,
-    extensions: usize,
     /// Blanks behind the size of this chunk: some servers pad every size.
-    blanks: usize,
+    blanks: u8,
+    /// Bytes of extensions in all.
+    extensions: u16,
     text: Vec<u8>,
-    trailers: Option<HeaderMap>,
+    /// In a box, because hardly any answer has some.
+    trailers: Option<Box<HeaderMap>>,
     /// What was found wrong behind the last piece.
     flaw: Option<BodyFlaw>,
 }
@@ -293,7 +296,7 @@ impl Chunks {
             let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| FLAW)?;
             trailers.append(name, HeaderValue::from_bytes(line.value).map_err(|_| FLAW)?);
         }
-        (self.trailers, self.text) = (Some(trailers), Vec::new());
+        (self.trailers, self.text) = (Some(Box::new(trailers)), Vec::new());
         Ok(())
     }
 }

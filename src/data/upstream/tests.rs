@@ -189,7 +189,7 @@ async fn a_piece_that_was_read_holds_less_than_four_times_its_memory() {
         theirs.write_all(&vec![b'x'; sent]).await.unwrap();
         // All of it has come before it is read: one write to a socket with room is one piece on loopback.
         upstream.socket.tcp().readable().await.unwrap();
-        let read = poll_fn(|cx| upstream.poll_read(SIZE, None, cx)).await.unwrap();
+        let read = poll_fn(|cx| upstream.poll_read(SIZE, false, cx)).await.unwrap();
         assert_eq!(read.len(), sent);
         assert_eq!(read.try_into_mut().unwrap().capacity(), held);
     }

@@ -62,8 +62,8 @@ fn chunks_have_sizes_and_ends_and_nothing_else() {
     ] {
         assert_eq!(chunks(text), Ok((body.to_owned(), trailers)), "{text:?}");
     }
-    let extensions = format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(EXTENSIONS_MAX + 1));
-    let spaces = format!("1{}\r\nx\r\n0\r\n\r\n", " ".repeat(BLANKS_MAX + 1));
+    let extensions = format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(usize::from(EXTENSIONS_MAX) + 1));
+    let spaces = format!("1{}\r\nx\r\n0\r\n\r\n", " ".repeat(usize::from(BLANKS_MAX) + 1));
     let trailers = format!("0\r\nX: {}\r\n\r\n", "t".repeat(TRAILERS_MAX));
     let many = format!("0\r\n{}\r\n", "a: b\r\n".repeat(HEADERS_MAX + 1));
     for text in [
