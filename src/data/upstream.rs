@@ -47,9 +47,9 @@ thread_local! {
 }
 
 /// See the head of the file. Always in a box, which costs an allocation for a connection: it changes hands several times
-/// for each request. What a read needs is in one line of memory.
+/// for each request. What a read needs is together.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub(crate) struct Upstream {
     silence: Silence,
     socket: ReplicaSocket,
