@@ -84,6 +84,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn it_is_set_for_whoever_asked_until_its_time_has_come() {
+        let (start, nobody) = (Instant::now(), Waker::from(Arc::new(Nobody)));
+        let due = start + Duration::from_secs(1);
+        let mut alarm = Alarm::new(due);
+        poll_fn(|cx| {
+            assert!(!alarm.is_set(start, cx), "nobody asked");
+            assert!(alarm.poll(cx).is_pending());
+            assert!(alarm.is_set(start, cx) && !alarm.is_set(due, cx));
+            assert!(!alarm.is_set(start, &Context::from_waker(&nobody)));
+            alarm.reset(due + Duration::from_secs(1));
+            assert!(!alarm.is_set(start, cx), "nobody asked again");
+            assert!(alarm.poll(cx).is_pending());
+            assert!(alarm.is_set(due, cx));
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
     async fn it_wakes_whoever_asked_last_and_rings_again_when_it_is_set_anew() {
         let mut alarm = Alarm::new(Instant::now() + Duration::from_millis(20));
         let nobody = Waker::from(Arc::new(Nobody));

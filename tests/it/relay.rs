@@ -217,6 +217,7 @@ async fn an_answer_that_breaks_off_or_falls_silent_never_looks_whole() {
         let line = router.log(1).await.remove(0);
         assert_eq!(line["Outcome"], "stream_broken");
         assert!(line["ErrorDetail"].as_str().unwrap().contains(why), "{line}");
+        assert_eq!(line["ResponsePayloadSize"], EVENTS.concat().len(), "{line}");
         assert_eq!(relayed(&router).await, 1.0);
         eventually("the slot is free", async || router.taken("blue") == 0).await;
         router.drain().await;
@@ -233,6 +234,7 @@ async fn a_client_that_leaves_frees_no_slot_that_still_works() {
     drop(client);
     let line = router.log(1).await.remove(0);
     assert_eq!((&line["Outcome"], &line["ResponseCode"]), (&"client_gone".into(), &200.into()));
+    assert_eq!(line["ResponsePayloadSize"], EVENTS.concat().len());
     assert_eq!(relayed(&router).await, 1.0);
     assert_eq!(router.taken("blue"), 1);
     last.add_permits(1);
