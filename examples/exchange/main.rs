@@ -6,7 +6,10 @@
 //!
 //! - `gate`: counts every shape under callgrind and compares with `examples/exchange/cost.json`; `--bless` writes that instead;
 //! - `profile SHAPE`: where the instructions of a shape go;
-//! - `run SHAPE EXCHANGES`: what both of them run under callgrind. By itself it counts allocations only.
+//! - `run SHAPE EXCHANGES`: what both of them run under callgrind. By itself it counts allocations only;
+//! - `lines`: how many lines of memory an exchange needs that the caches have forgotten, where 64 clients ask at once, and
+//!   which functions wait for them;
+//! - `crowd ROUNDS`: what that runs under callgrind.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a bench that cannot go on should say why")]
 #![allow(clippy::print_stdout, reason = "it is a program for people and for the gate")]
@@ -29,6 +32,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// Until connections are open, pools and tables have grown, and lazy things were made.
 const WARM_UP: u32 = 200;
 
+/// The same in rounds of a crowd.
+const CROWD_WARM_UP: u32 = 5;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -41,9 +47,14 @@ fn main() -> ExitCode {
             run(shape, exchanges);
             ExitCode::SUCCESS
         }
+        ["lines"] => callgrind::lines(),
+        ["crowd", rounds] if let Ok(rounds) = rounds.parse() => {
+            crowd(rounds);
+            ExitCode::SUCCESS
+        }
         _ => {
             let names = Shape::ALL.map(Shape::name).join("|");
-            println!("exchange gate [--bless] | profile {names} | run {names} EXCHANGES");
+            println!("exchange gate [--bless] | profile {names} | run {names} EXCHANGES | lines | crowd ROUNDS");
             ExitCode::from(2)
         }
     }
@@ -68,6 +79,19 @@ fn run(shape: Shape, exchanges: u32) {
     }
     bench.finish(WARM_UP + exchanges);
     println!("exchanges {exchanges} turns {turns} allocations {allocations} bytes {bytes}");
+}
+
+/// Lets 64 clients ask at once, so many times after the warm-up.
+fn crowd(rounds: u32) {
+    let mut bench = Bench::crowded();
+    for _ in 0..CROWD_WARM_UP {
+        bench.crowd(Bench::turn);
+    }
+    for _ in 0..rounds {
+        bench.crowd(counted_turn);
+    }
+    let exchanges = (CROWD_WARM_UP + rounds) * u32::try_from(shape::CROWD).expect("some");
+    bench.finish(exchanges);
 }
 
 /// callgrind collects while the worker's thread is in here, and knows it by its name.

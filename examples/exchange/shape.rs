@@ -69,6 +69,8 @@ const STREAM_END: &[u8] = b"0\r\n\r\n";
 const NEIGHBOURS: usize = 99;
 /// Replicas of that one.
 const REPLICAS: usize = 2;
+/// Clients that ask at the same time, where what is looked at is memory: as many as the load tests have.
+pub(crate) const CROWD: usize = 64;
 /// Turns of the runtime after which an exchange is taken to hang.
 const TURNS_MAX: usize = 1000;
 
@@ -79,6 +81,8 @@ pub(crate) struct Bench {
     /// Where clients connect.
     listener: TcpListener,
     client: Option<TcpStream>,
+    /// More clients, which ask all at once.
+    crowd: Vec<TcpStream>,
     /// The router's end of a connection that it does not have yet.
     arrived: Option<TcpStream>,
     replicas: Vec<Replica>,
@@ -94,10 +98,27 @@ struct Replica {
 
 impl Bench {
     pub(crate) fn start(shape: Shape) -> Self {
+        Self::with(shape, false)
+    }
+
+    /// One whose clients ask all at once, on connections that stay open.
+    pub(crate) fn crowded() -> Self {
+        let mut bench = Self::with(Shape::KeepAlive, true);
+        for _ in 0..CROWD {
+            let client = bench.connect();
+            bench.turn();
+            bench.crowd.push(client);
+        }
+        bench
+    }
+
+    fn with(shape: Shape, crowd: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let replicas: Vec<_> = (0..REPLICAS).map(|_| Replica::start()).collect();
         let addresses: Vec<SocketAddr> = replicas.iter().map(Replica::address).collect();
-        let mut world = World::new().deployment("blue", &[], &addresses);
+        // No request waits for a slot: how many of a crowd do would be another thing to look at.
+        let slots = [("max-concurrent-requests-per-instance", "0")];
+        let mut world = World::new().deployment("blue", if crowd { &slots } else { &[] }, &addresses);
         for number in 0..NEIGHBOURS {
             world = world.v1_service(&format!("neighbour-{number}"), &addresses);
         }
@@ -108,7 +129,18 @@ impl Bench {
         let request = REQUEST.replace("CONNECTION", word(shape == Shape::Fresh)).into_bytes();
         let answer = if shape == Shape::Event { STREAM } else { ANSWER };
         let answer = answer.replace("CONNECTION", word(shape == Shape::Closing)).into_bytes();
-        Self { runtime, worker, listener, client: None, arrived: None, replicas, request, answer, shape }
+        Self {
+            runtime,
+            worker,
+            listener,
+            client: None,
+            crowd: Vec::new(),
+            arrived: None,
+            replicas,
+            request,
+            answer,
+            shape,
+        }
     }
 
     /// A client connects.
@@ -154,6 +186,29 @@ impl Bench {
         } else {
             self.client = Some(client);
         }
+    }
+
+    /// An exchange of each client of a crowd, all of them in the same turns.
+    pub(crate) fn crowd(&mut self, mut turn: impl FnMut(&mut Self)) {
+        let mut crowd = std::mem::take(&mut self.crowd);
+        crowd.iter_mut().for_each(|client| client.write_all(&self.request).expect("the router reads"));
+        let mut served = 0;
+        self.until("the requests reach the replicas", &mut turn, |bench| {
+            for replica in &mut bench.replicas {
+                while replica.serve(&bench.answer, false) {
+                    served += 1;
+                }
+            }
+            served == CROWD
+        });
+        let mut answered = [false; CROWD];
+        self.until("the answers reach the clients", &mut turn, |_| {
+            for (client, answered) in crowd.iter_mut().zip(&mut answered).filter(|(_, answered)| !**answered) {
+                *answered = read(client, &mut [0; 4096]).is_some_and(|read| read.ends_with(ANSWER_END));
+            }
+            !answered.contains(&false)
+        });
+        self.crowd = crowd;
     }
 
     /// A stream begins: a request, and the head of an answer that does not end.
