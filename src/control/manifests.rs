@@ -52,7 +52,9 @@ pub(super) async fn follow(
                 }
                 "the reader crashed".to_owned()
             }
-            Err(error) => format!("no thread for it: {error}"),
+            Err(error) => {
+                format!("no thread could be started for it ({error}): allow more (pids.max, TasksMax=, ulimit -u)")
+            }
         };
         // Looking begins anew; nothing is lost but the memory of the last look.
         let look = Err(format!("cannot be read: {ended}"));
