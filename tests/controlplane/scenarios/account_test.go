@@ -2,9 +2,12 @@ package scenarios
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"scorefront.dev/controlplane/load"
 	"scorefront.dev/controlplane/process"
@@ -65,10 +68,45 @@ func (s *stage) unbroken(running *load.Load) []load.Exchange {
 	return exchanges
 }
 
+// crash is the end of a replica that nobody was told of.
+type crash struct {
+	pod          string
+	began, ended time.Time
+}
+
+// crash ends the replica of a pod under load. It may take the request along that was in its one slot: that one has
+// reached a replica, so it is not sent to another.
+func (s *stage) crash(pod corev1.Pod) {
+	began := time.Now()
+	node.Crash(pod.UID)
+	s.crashes = append(s.crashes, crash{pod.Name, began, time.Now()})
+}
+
+// withoutLost leaves out what crashes may have taken along: one request each, and it was in the slot at that moment.
+func (s *stage) withoutLost(failed []load.Exchange) []load.Exchange {
+	if len(failed) == 0 {
+		return failed
+	}
+	lines := s.lines()
+	for _, crash := range s.crashes {
+		lost := slices.IndexFunc(failed, func(e load.Exchange) bool {
+			line := lines[e.ID]
+			return e.Status == http.StatusBadGateway && line.Outcome == "replica_reset" && line.Replica == crash.pod &&
+				e.Sent.Before(crash.ended) && e.Sent.Add(e.Took).After(crash.began)
+		})
+		if lost >= 0 {
+			s.Logf("the crash of %s took along: %s", crash.pod, s.describe(failed[lost:lost+1]))
+			failed = slices.Delete(failed, lost, lost+1)
+		}
+	}
+	return failed
+}
+
 // noneFailed fails the test with every request that was not served.
 func (s *stage) noneFailed(exchanges []load.Exchange) {
 	s.Helper()
 	failed := slices.DeleteFunc(slices.Clone(exchanges), func(e load.Exchange) bool { return e.Status == 200 })
+	failed = s.withoutLost(failed)
 	longest := time.Duration(0)
 	for _, exchange := range exchanges {
 		longest = max(longest, exchange.Took)
@@ -81,6 +119,17 @@ func (s *stage) noneFailed(exchanges []load.Exchange) {
 
 // describe tells what is known of exchanges, from both sides.
 func (s *stage) describe(exchanges []load.Exchange) string {
+	lines := s.lines()
+	var texts []string
+	for _, exchange := range exchanges {
+		texts = append(texts, fmt.Sprintf("%s sent %s took %s: %d %v %s; logged: %+v", exchange.ID,
+			exchange.Sent.Format("15:04:05.000"), exchange.Took, exchange.Status, exchange.Err, exchange.Body, lines[exchange.ID]))
+	}
+	return strings.Join(cut(texts), "\n")
+}
+
+// lines are what the access logs say of each request.
+func (s *stage) lines() map[string]router.Line {
 	lines := map[string]router.Line{}
 	for _, running := range s.routers {
 		some, err := running.Lines()
@@ -89,12 +138,7 @@ func (s *stage) describe(exchanges []load.Exchange) string {
 			lines[line.ID] = line
 		}
 	}
-	var texts []string
-	for _, exchange := range exchanges {
-		texts = append(texts, fmt.Sprintf("%s sent %s took %s: %d %v %s; logged: %+v", exchange.ID,
-			exchange.Sent.Format("15:04:05.000"), exchange.Took, exchange.Status, exchange.Err, exchange.Body, lines[exchange.ID]))
-	}
-	return strings.Join(cut(texts), "\n")
+	return lines
 }
 
 func cut(texts []string) []string {

@@ -30,8 +30,8 @@ func TestReplicasThatChangeWhileTheAPIServerIsAwayLoseNothing(t *testing.T) {
 		t.Error("the router is not ready while the API server is away")
 	}
 	// Two of four go down, one of them is back with another address: nobody can be told.
-	node.Crash(pods[0].UID)
-	node.Crash(pods[1].UID)
+	s.crash(pods[0])
+	s.crash(pods[1])
 	s.pass(*outage / 4)
 	s.must(node.Restart(pods[0].UID))
 	s.pass(time.Until(began.Add(*outage)))

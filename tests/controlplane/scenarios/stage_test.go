@@ -40,6 +40,8 @@ type stage struct {
 	// routers are all that ever ran here, the present one last.
 	routers []*router.Router
 	target  atomic.Pointer[string]
+	// crashes that the test caused.
+	crashes []crash
 }
 
 var stages atomic.Int64
