@@ -38,5 +38,6 @@ pub mod subjects;
 mod sync;
 pub mod telling;
 pub mod token;
+pub(crate) mod turn;
 pub mod vitals;
 pub mod x509;

@@ -22,6 +22,7 @@ pub mod core {
     pub mod state;
     pub mod subjects;
     mod sync;
+    mod turn;
 }
 
 /// The models ask for no key; what is behind `core::keys` would bring a whole library of cryptography here.

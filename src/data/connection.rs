@@ -34,6 +34,7 @@ use crate::core::outcome::Outcome;
 use self::watch::{End, Watch};
 
 mod http2;
+mod turn;
 mod watch;
 
 /// Counts one connection of a worker for as long as it lives.

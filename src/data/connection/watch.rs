@@ -7,20 +7,19 @@
 //! Holds: only a connection between two requests is put to rest, with nothing of either left to read or to write.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep_until};
 
 use super::super::link::{Doing, Link};
 use super::super::socket::Socket;
 use super::super::worker::Phase;
+use super::turn::Turns;
 
 /// How the watch over a connection ended.
 #[derive(Debug)]
@@ -62,6 +61,7 @@ impl Watch {
         C: Future<Output = hyper::Result<()>>,
     {
         let mut left = false;
+        let turns = poll_fn(|cx| Poll::Ready(Turns::new(cx.waker()))).await;
         loop {
             let now = *self.phase.borrow_and_update();
             if now == Phase::Forced {
@@ -72,34 +72,32 @@ impl Watch {
                 leave(connection.as_mut());
                 self.link.note_goodbye(Instant::now());
             }
-            // The connection itself counts requests, so only then can it have had its last one.
-            let over_or_used_up = poll_fn(|context| {
-                if let Poll::Ready(end) = connection.as_mut().poll(context) {
-                    return Poll::Ready(Some(End::Over(end)));
-                }
-                self.link.time_head();
-                if self.link.is_deaf() {
-                    return Poll::Ready(Some(End::Deaf));
-                }
-                if !left && self.link.must_leave() { Poll::Ready(None) } else { Poll::Pending }
-            });
-            // With a waker of its own: the connection wakes this task several times for each exchange, and alarm and phase
-            // are not looked at each time.
             let ended = {
-                let mut seldom = FuturesUnordered::new();
-                seldom.push(async {
+                let mut watch = pin!(async {
                     tokio::select! {
                         biased;
                         end = ring(&self.link, &mut self.alarm) => Some(end),
                         changed = self.phase.changed() => changed.is_err().then_some(End::Forced),
                     }
                 });
-                tokio::select! {
+                turns.renew_watch();
+                poll_fn(|cx| {
+                    debug_assert!(turns.are_of(cx.waker()), "a connection has one task");
                     // The connection first: what it has to say may be that it is done.
-                    biased;
-                    end = over_or_used_up => end,
-                    event = seldom.next() => event.flatten(),
-                }
+                    if let Poll::Ready(end) = turns.poll(connection.as_mut()) {
+                        return Poll::Ready(Some(End::Over(end)));
+                    }
+                    self.link.time_head();
+                    if self.link.is_deaf() {
+                        return Poll::Ready(Some(End::Deaf));
+                    }
+                    // The connection itself counts requests, so only now can it have had its last one.
+                    if !left && self.link.must_leave() {
+                        return Poll::Ready(None);
+                    }
+                    turns.poll_watch(watch.as_mut())
+                })
+                .await
             };
             if let Some(end) = ended {
                 return end;
