@@ -37,7 +37,7 @@ pub(crate) enum Decoder {
 impl Decoder {
     pub(crate) fn new(framing: Framing) -> Self {
         match framing {
-            Framing::Nothing => Self::Over,
+            Framing::Nothing | Framing::Length(0) => Self::Over,
             Framing::Length(length) => Self::Length(length),
             Framing::Chunked => Self::Chunked(Chunks::default()),
             Framing::UntilClose => Self::UntilClose,

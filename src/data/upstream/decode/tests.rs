@@ -117,6 +117,14 @@ fn the_end_is_seen_with_the_last_piece_where_it_came_with_it() {
 }
 
 #[test]
+fn a_body_of_no_length_is_over_before_anything_comes() {
+    for framing in [Framing::Nothing, Framing::Length(0)] {
+        let mut decoder = Decoder::new(framing);
+        assert!(decoder.is_over() && decoder.end().is_ok(), "{framing:?}");
+    }
+}
+
+#[test]
 fn what_is_wrong_behind_a_piece_is_told_after_it() {
     let mut decoder = Decoder::new(Framing::Chunked);
     let mut input = Bytes::from_static(b"1\r\nx!");
