@@ -22,7 +22,7 @@ use super::outgoing::Outgoing;
 use super::respond::{self, Refused};
 use super::stream::{AnswerBody, Passing};
 use super::upload::{Upload, discard};
-use super::upstream::Answered;
+use super::upstream::{Answered, RequestHead};
 use super::{admit, auth, cors, entry, late, meter, mirror, redirect, tunnel};
 use crate::core::cors::Preflight;
 use crate::core::facts::Form;
@@ -339,10 +339,11 @@ async fn score(
         ledger.record.received = Some(ledger.record.started);
     }
     let (has_body, upgrade) = (ledger.upload.is_some(), route.upgrade.as_ref());
-    let trace = headers::to_replica(parts, census, peer(link), &ledger.record, has_body, upgrade, &mut worker.dice());
+    let mut head = RequestHead::new(&parts.method, &target);
+    let (message, dice) = ((&mut *parts, census), &mut worker.dice());
+    let trace = headers::to_replica(message, peer(link), &ledger.record, has_body, upgrade, dice, &mut head);
     ledger.record.trace_id = Some(trace);
-    let headers = std::mem::take(&mut parts.headers);
-    let mut outgoing = Outgoing::new(parts.method.clone(), target, headers, ledger.upload.clone());
+    let mut outgoing = Outgoing::new(head, std::mem::take(&mut parts.headers), ledger.upload.clone());
     if !route.named && route.upgrade.is_none() {
         mirror::start(worker, &outgoing, ledger);
     }

@@ -194,7 +194,7 @@ async fn attempt(
         }
         (Ok(_), None) => Err(Failure::Broke { stale: false, unsent: false, detail: "the slot was lost".to_owned() }),
         (Err(broken), busy) => {
-            outgoing.head = broken.request;
+            (outgoing.head, outgoing.room) = broken.head;
             if let Some(flaw) = flaw(&broken.cause) {
                 deployment.state.shard(worker.index).refuse_answer(flaw);
             }

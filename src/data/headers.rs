@@ -1,4 +1,4 @@
-//! Header rules, both ways. Pure: header maps in, header maps out.
+//! Header rules, both ways. Pure: header maps in, and a map or a text out.
 //!
 //! Towards the replica: hop-by-hop headers go, ids and forwarding are set by the router, credentials stay behind.
 //! Towards the client: hop-by-hop headers go, ids and the deployment's name are added.
@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
@@ -14,14 +14,17 @@ use http::{Method, Version};
 use uuid::Uuid;
 
 pub(crate) use self::census::{Census, Kind};
+use self::trace::TRACEPARENT;
 pub(crate) use self::trace::join as join_trace;
 use super::tls::Secured;
+use super::upstream::RequestHead;
 use crate::core::dice::Dice;
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
 use crate::core::record::{Record, id_value};
 
 mod census;
+mod forwarded;
 mod trace;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -30,9 +33,6 @@ pub(crate) const X_MS_CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x
 pub(crate) const MODEL_DEPLOYMENT: HeaderName = HeaderName::from_static("azureml-model-deployment");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -239,15 +239,16 @@ pub(crate) fn wanted_upgrade(parts: &Parts, census: Census) -> Option<HeaderValu
     (wants && allowed && parts.version == Version::HTTP_11 && parts.method != Method::CONNECT).then(|| protocol.clone())
 }
 
-/// Makes the headers of the request to the replica out of those of the client. Says to which trace it belongs.
+/// Writes the headers of the request to the replica: those of the client that are left, then the router's own, which do not
+/// go through the map. Says to which trace it belongs.
 pub(crate) fn to_replica(
-    parts: &mut Parts,
-    census: Census,
+    (parts, census): (&mut Parts, Census),
     peer: Peer<'_>,
     record: &Record,
     has_body: bool,
     upgrade: Option<&HeaderValue>,
     dice: &mut Dice,
+    head: &mut RequestHead,
 ) -> [u8; 32] {
     let accepts_trailers = census.has(Kind::Te)
         && parts
@@ -288,13 +289,31 @@ pub(crate) fn to_replica(
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol.clone());
     }
-    forward_client(headers, census, peer);
-    headers.insert(X_REQUEST_ID, record.request_id.clone());
-    let (client_id, ms_id) = (record.client_request_id.as_ref(), record.ms_request_id.as_ref());
-    set_or_remove(headers, X_MS_CLIENT_REQUEST_ID, client_id, census.has(Kind::MsClientRequestId));
-    // The stock server refuses long ones, so only the cleaned one is passed on.
-    set_or_remove(headers, X_MS_REQUEST_ID, ms_id, census.has(Kind::MsRequestId));
-    join_trace(headers, census, dice)
+    forwarded::join(headers, census, peer);
+    // Also where nothing takes their place: the stock server refuses long ones, so only what was cleaned is passed on.
+    for (kind, name) in [
+        (Kind::RequestId, X_REQUEST_ID),
+        (Kind::MsClientRequestId, X_MS_CLIENT_REQUEST_ID),
+        (Kind::MsRequestId, X_MS_REQUEST_ID),
+    ] {
+        if census.has(kind) {
+            headers.remove(name);
+        }
+    }
+    let trace = join_trace(headers, census, dice);
+    head.add_all(headers);
+    forwarded::add(headers, peer, head);
+    head.add(&X_REQUEST_ID, record.request_id.as_bytes());
+    if let Some(id) = &record.client_request_id {
+        head.add(&X_MS_CLIENT_REQUEST_ID, id.as_bytes());
+    }
+    if let Some(id) = &record.ms_request_id {
+        head.add(&X_MS_REQUEST_ID, id.as_bytes());
+    }
+    if let Some(parent) = &trace.parent {
+        head.add(&TRACEPARENT, parent);
+    }
+    trace.id
 }
 
 /// Removes what servers may take for a header of the router's though it is spelled otherwise.
@@ -320,60 +339,6 @@ fn join_cookies(headers: &mut HeaderMap) {
         && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
     {
         headers.insert(COOKIE, joined);
-    }
-}
-
-/// Tells the replica who the client is: appends to what a trusted proxy said, replaces what anybody else said.
-fn forward_client(headers: &mut HeaderMap, census: Census, peer: Peer<'_>) {
-    let (ip, ip_value) = (peer.address.ip().to_canonical(), peer.ip.clone());
-    let host = headers.get(HOST).cloned();
-    let scheme = if peer.tls.is_some() { "https" } else { "http" };
-    forward_certificate(headers, census, peer);
-    if !peer.trusted {
-        if census.has(Kind::Forwarded) && headers.contains_key(FORWARDED) {
-            headers.insert(FORWARDED, forwarded_element(ip, scheme));
-        }
-        headers.insert(X_FORWARDED_FOR, ip_value.clone());
-        headers.insert(X_REAL_IP, ip_value);
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-        set_or_remove(headers, X_FORWARDED_HOST, host.as_ref(), census.has(Kind::ForwardedHost));
-        return;
-    }
-    append_to_list(headers, &X_FORWARDED_FOR, ip_value.clone());
-    if headers.contains_key(FORWARDED) {
-        append_to_list(headers, &FORWARDED, forwarded_element(ip, scheme));
-    }
-    headers.entry(X_REAL_IP).or_insert(ip_value);
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
-    if let Some(host) = host {
-        headers.entry(X_FORWARDED_HOST).or_insert(host);
-    }
-}
-
-/// Says who the client is by its certificate, unless a trusted proxy already did. What anybody else says goes.
-fn forward_certificate(headers: &mut HeaderMap, census: Census, peer: Peer<'_>) {
-    if census.has(Kind::ForwardedClientCert) && !peer.trusted {
-        headers.remove(X_FORWARDED_CLIENT_CERT);
-    }
-    if let Some(client) = peer.tls.and_then(|tls| tls.client.as_ref()) {
-        headers.entry(X_FORWARDED_CLIENT_CERT).or_insert_with(|| client.forwarded.clone());
-    }
-}
-
-fn forwarded_element(ip: IpAddr, scheme: &str) -> HeaderValue {
-    let element = match ip {
-        IpAddr::V4(ip) => format!("for={ip};proto={scheme}"),
-        IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto={scheme}"),
-    };
-    HeaderValue::from_str(&element).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
-}
-
-/// Adds to a comma-separated list, in one line.
-fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
-    let mut list: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
-    list.push(value.as_bytes());
-    if let Ok(joined) = HeaderValue::from_bytes(&list.join(&b", "[..])) {
-        headers.insert(name, joined);
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
@@ -122,8 +122,8 @@ impl Copy {
             }
         };
         upstream.keep_watch();
-        let (request, body) = (std::mem::take(&mut self.request), UploadBody::whole(body));
-        let mut pending = Pending::send(upstream, request, body, Busy::new(lease, self.worker.clone()));
+        let (head, body) = ((std::mem::take(&mut self.request), HeaderMap::new()), UploadBody::whole(body));
+        let mut pending = Pending::send(upstream, head, body, Busy::new(lease, self.worker.clone()));
         let reply = poll_fn(|cx| pending.poll(cx)).await?;
         let busy = pending.take_busy()?;
         let Ok(answered) = reply else {

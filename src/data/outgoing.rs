@@ -1,9 +1,9 @@
 //! A request on its way to a replica, to be sent as often as need be.
 //!
-//! Its head goes along with each attempt and comes back when that fails: nothing is copied. Once there is an answer, the
-//! memory of its headers is that of the answer's.
+//! Its head goes along with each attempt and comes back when that fails. So does the map that the client's headers were
+//! in: its memory is that of the answer's.
 
-use http::{HeaderMap, Method, Uri};
+use http::HeaderMap;
 
 use super::upload::{Upload, UploadBody};
 use super::upstream::RequestHead;
@@ -12,17 +12,21 @@ use super::upstream::RequestHead;
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) head: RequestHead,
+    /// An empty map, for the headers of the answer.
+    pub(crate) room: HeaderMap,
     pub(crate) upload: Option<Upload>,
 }
 
 impl Outgoing {
-    pub(crate) fn new(method: Method, target: Uri, headers: HeaderMap, upload: Option<Upload>) -> Self {
-        Self { head: RequestHead { method, target, headers }, upload }
+    /// Of this head; what is in the map was written to it.
+    pub(crate) fn new(head: RequestHead, mut room: HeaderMap, upload: Option<Upload>) -> Self {
+        room.clear();
+        Self { head, room, upload }
     }
 
-    /// The head for an attempt.
-    pub(crate) fn take_head(&mut self) -> RequestHead {
-        std::mem::take(&mut self.head)
+    /// The head for an attempt, and the map.
+    pub(crate) fn take_head(&mut self) -> (RequestHead, HeaderMap) {
+        (std::mem::take(&mut self.head), std::mem::take(&mut self.room))
     }
 
     /// The body for an attempt. Only with `keep` there can be another, once something of it was sent.

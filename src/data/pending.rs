@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use http_body_util::BodyExt;
 
 use super::upload::UploadBody;
@@ -151,10 +152,10 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Sends the request on this connection, as this is polled.
-    pub(crate) fn send(upstream: Box<Upstream>, request: RequestHead, body: UploadBody, busy: Busy) -> Self {
+    /// Sends the request on this connection, as this is polled. The answer's headers will be in the map.
+    pub(crate) fn send(upstream: Box<Upstream>, head: (RequestHead, HeaderMap), body: UploadBody, busy: Busy) -> Self {
         let head_bytes_max = busy.worker.limits().answer_head_bytes_max;
-        Self { call: Some(Call::new(upstream, request, body, head_bytes_max)), busy: Some(busy) }
+        Self { call: Some(Call::new(upstream, head, body, head_bytes_max)), busy: Some(busy) }
     }
 
     /// The reply, once.

@@ -100,8 +100,10 @@ fn head(bytes: &[u8]) {
     let id = headers::clean_client_id(&parts.headers, &HeaderName::from_static("x-ms-client-request-id"));
     assert!(id.is_none_or(|id| (1..=40).contains(&id.len()) && id.to_str().is_ok()), "{:?}", parts.headers);
     let trace = headers::join_trace(&mut parts.headers, census, &mut Dice::new(7));
-    let traced = parts.headers.get("traceparent").map(HeaderValue::as_bytes).unwrap_or_default();
-    assert_eq!(traced.get(3..35), Some(&trace[..]), "{:?}", parts.headers);
+    let kept = parts.headers.get("traceparent").map(HeaderValue::as_bytes);
+    assert!(kept.is_none() || trace.parent.is_none(), "{:?}", parts.headers);
+    let traced = trace.parent.as_ref().map(|parent| &parent[..]).or(kept).unwrap_or_default();
+    assert_eq!(traced.get(3..35), Some(&trace.id[..]), "{:?}", parts.headers);
     let upgrade = headers::wanted_upgrade(&parts, census);
     assert!(upgrade.is_none_or(|protocol| !protocol.as_bytes().contains(&b',')), "{:?}", parts.headers);
     headers::remove_hop_by_hop(&mut parts.headers, census);

@@ -10,6 +10,7 @@ use crate::core::record::{AuthType, Record};
 use crate::core::snapshot::Access;
 use crate::core::token::Fault;
 use crate::data::headers::{self, Census, Peer};
+use crate::data::upstream::RequestHead;
 use crate::data::{auth, respond};
 
 /// The headers of a small request and of its answer, with what the rules ask for besides.
@@ -71,7 +72,8 @@ impl Heads {
         let census = Census::of(&parts.headers);
         let address = ([192, 0, 2, 7], 40_000).into();
         let peer = Peer { address, ip: &self.ip, trusted: false, tls: None, limits: &self.limits };
-        headers::to_replica(parts, census, peer, &self.record, true, None, &mut self.dice);
+        let mut head = RequestHead::new(&parts.method, &parts.uri);
+        headers::to_replica((parts, census), peer, &self.record, true, None, &mut self.dice, &mut head);
     }
 
     /// Makes the answer to the client of the replica's.

@@ -1,18 +1,14 @@
-use super::trace::trace_id;
+use super::trace::{Trace, trace_id};
 use super::*;
 use crate::data::tls::client::ClientCertificate;
 use http::Request;
 
-fn to_replica(
-    parts: &mut Parts,
-    peer: Peer<'_>,
-    record: &Record,
-    has_body: bool,
-    upgrade: Option<&HeaderValue>,
-    dice: &mut Dice,
-) -> [u8; 32] {
-    let census = Census::of(&parts.headers);
-    super::to_replica(parts, census, peer, record, has_body, upgrade, dice)
+/// The headers that a replica gets.
+fn to_replica(mut parts: Parts, peer: Peer<'_>, upgrade: Option<&HeaderValue>) -> HeaderMap {
+    let (census, length) = (Census::of(&parts.headers), content_length(&parts.headers));
+    let mut head = RequestHead::new(&parts.method, &parts.uri);
+    super::to_replica((&mut parts, census), peer, &record(), false, upgrade, &mut Dice::new(1), &mut head);
+    head.read(length.unwrap_or_default())
 }
 
 fn check(parts: &Parts, limits: &Limits) -> Result<(), Fault> {
@@ -23,7 +19,7 @@ fn wanted_upgrade(parts: &Parts) -> Option<HeaderValue> {
     super::wanted_upgrade(parts, Census::of(&parts.headers))
 }
 
-fn trace(headers: &mut HeaderMap, dice: &mut Dice) -> [u8; 32] {
+fn trace(headers: &mut HeaderMap, dice: &mut Dice) -> Trace {
     let census = Census::of(headers);
     join_trace(headers, census, dice)
 }
@@ -47,14 +43,14 @@ fn h1(lines: &[(&str, &str)]) -> Parts {
 
 /// What replicas hear of a client's certificate.
 fn certificate_sent(lines: &[(&str, &str)], trusted: bool, own: Option<&'static str>) -> Vec<String> {
-    let (limits, mut parts) = (Limits::default(), h1(lines));
+    let limits = Limits::default();
     let value = own.map(HeaderValue::from_static);
     let client = value.map(|value| ClientCertificate { identity: value.clone(), forwarded: value });
     let secured = Secured { is_http2: false, client };
     let peer = Peer { tls: Some(&secured), ..peer(&limits, trusted) };
-    to_replica(&mut parts, peer, &record(), false, None, &mut Dice::new(1));
-    assert_eq!(text(&parts.headers, "x-forwarded-proto"), ["https"]);
-    let alike = parts.headers.iter().filter(|(name, _)| name.as_str().replace('_', "-") == "x-forwarded-client-cert");
+    let headers = to_replica(h1(lines), peer, None);
+    assert_eq!(text(&headers, "x-forwarded-proto"), ["https"]);
+    let alike = headers.iter().filter(|(name, _)| name.as_str().replace('_', "-") == "x-forwarded-client-cert");
     alike.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
 }
 
@@ -115,10 +111,8 @@ fn peer(limits: &Limits, trusted: bool) -> Peer<'_> {
 }
 
 /// The headers that a replica gets, by name.
-fn sent(mut parts: Parts, trusted: bool) -> HeaderMap {
-    let limits = Limits::default();
-    to_replica(&mut parts, peer(&limits, trusted), &record(), false, None, &mut Dice::new(1));
-    parts.headers
+fn sent(parts: Parts, trusted: bool) -> HeaderMap {
+    to_replica(parts, peer(&Limits::default(), trusted), None)
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
@@ -170,9 +164,8 @@ fn credentials_stay_behind_unless_they_are_asked_for() {
     let lines = [("host", "h"), ("authorization", "Bearer key")];
     assert!(!sent(h1(&lines), false).contains_key("authorization"));
     let limits = Limits { pass_authorization: true, ..Limits::default() };
-    let mut parts = h1(&lines);
-    to_replica(&mut parts, peer(&limits, false), &record(), false, None, &mut Dice::new(1));
-    assert_eq!(text(&parts.headers, "authorization"), ["Bearer key"]);
+    let headers = to_replica(h1(&lines), peer(&limits, false), None);
+    assert_eq!(text(&headers, "authorization"), ["Bearer key"]);
 }
 
 #[test]
@@ -245,7 +238,8 @@ fn client_ids_are_cleaned_and_cut() {
 fn a_trace_is_passed_on_if_valid_and_started_if_not() {
     let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let mut headers = h1(&[("traceparent", valid), ("tracestate", "a=1")]).headers;
-    assert_eq!(&trace(&mut headers, &mut Dice::new(1)), b"0af7651916cd43dd8448eb211c80319c");
+    let passed_on = trace(&mut headers, &mut Dice::new(1));
+    assert_eq!((&passed_on.id, passed_on.parent), (b"0af7651916cd43dd8448eb211c80319c", None));
     assert_eq!(text(&headers, "traceparent"), [valid]);
     assert_eq!(text(&headers, "tracestate"), ["a=1"]);
     for invalid in [
@@ -257,9 +251,11 @@ fn a_trace_is_passed_on_if_valid_and_started_if_not() {
         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
     ] {
         let mut headers = h1(&[("traceparent", invalid), ("tracestate", "a=1")]).headers;
-        let id = trace(&mut headers, &mut Dice::new(1));
-        assert!(!headers.contains_key("tracestate"), "{invalid}");
-        assert_eq!(trace_id(&headers), Some(id), "{invalid}");
+        let started = trace(&mut headers, &mut Dice::new(1));
+        assert!(headers.is_empty(), "{invalid}: {headers:?}");
+        let parent = started.parent.map(|parent| HeaderValue::from_bytes(&parent).unwrap());
+        headers.extend(parent.map(|parent| (TRACEPARENT, parent)));
+        assert_eq!(trace_id(&headers), Some(started.id), "{invalid}");
     }
 }
 
@@ -294,10 +290,9 @@ fn an_http2_request_becomes_a_proper_http1_request() {
 fn an_upgrade_is_asked_for_with_both_headers_or_not_at_all() {
     let asks = h1(&[("host", "h"), ("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
     let protocol = wanted_upgrade(&asks).unwrap();
-    let (limits, mut parts) = (Limits::default(), asks);
-    to_replica(&mut parts, peer(&limits, false), &record(), false, Some(&protocol), &mut Dice::new(1));
-    assert_eq!(text(&parts.headers, "connection"), ["upgrade"]);
-    assert_eq!(text(&parts.headers, "upgrade"), ["websocket"]);
+    let headers = to_replica(asks, peer(&Limits::default(), false), Some(&protocol));
+    assert_eq!(text(&headers, "connection"), ["upgrade"]);
+    assert_eq!(text(&headers, "upgrade"), ["websocket"]);
     assert!(wanted_upgrade(&h1(&[("upgrade", "websocket")])).is_none());
     assert!(wanted_upgrade(&h1(&[("connection", "upgrade")])).is_none());
     assert!(wanted_upgrade(&h1(&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")])).is_none());

@@ -4,9 +4,8 @@ use http::header::{HeaderMap, HeaderName};
 
 use super::census::{Census, Kind};
 use crate::core::dice::Dice;
-use crate::core::record::shared_value;
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The 32 digits of the trace, where `traceparent` is valid.
@@ -25,12 +24,22 @@ pub(super) fn trace_id(headers: &HeaderMap) -> Option<[u8; 32]> {
     (valid && !bytes.starts_with(b"ff") && id.iter().any(|&b| b != b'0')).then_some(id)
 }
 
-/// Sees to it that the request belongs to a trace, and says to which.
-pub(crate) fn join(headers: &mut HeaderMap, census: Census, dice: &mut Dice) -> [u8; 32] {
-    if census.has(Kind::Traceparent)
-        && let Some(id) = trace_id(headers)
-    {
-        return id;
+/// The trace that a request belongs to.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    /// Its 32 digits.
+    pub(crate) id: [u8; 32],
+    /// The `traceparent` to be sent, where it is a new one; the headers have it otherwise.
+    pub(crate) parent: Option<[u8; 55]>,
+}
+
+/// Sees to it that the request belongs to one trace, and says to which.
+pub(crate) fn join(headers: &mut HeaderMap, census: Census, dice: &mut Dice) -> Trace {
+    if census.has(Kind::Traceparent) {
+        if let Some(id) = trace_id(headers) {
+            return Trace { id, parent: None };
+        }
+        headers.remove(TRACEPARENT);
     }
     if census.has(Kind::Tracestate) {
         headers.remove(TRACESTATE);
@@ -41,10 +50,9 @@ pub(crate) fn join(headers: &mut HeaderMap, census: Census, dice: &mut Dice) -> 
     text[3..19].copy_from_slice(&id[0]);
     text[19..35].copy_from_slice(&id[1]);
     text[36..52].copy_from_slice(&span);
-    headers.insert(TRACEPARENT, shared_value(text));
     let mut trace = [0; 32];
     trace.copy_from_slice(id.as_flattened());
-    trace
+    Trace { id: trace, parent: Some(text) }
 }
 
 fn hex(word: u64) -> [u8; 16] {

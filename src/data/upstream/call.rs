@@ -1,8 +1,8 @@
 //! A request on a connection, until the head of its answer is there.
 //!
 //! Owner: `Pending`, which sees to it that the slot is not lost when nobody waits any more.
-//! Holds: nothing is read before the head of the request is ready to be written; the request's headers are here until
-//!        there is an answer, so that it can be sent again, and their memory is that of the answer's headers then.
+//! Holds: nothing is read before the head of the request is ready to be written; that is here until there is an answer, so
+//!        that it can be sent again.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -23,6 +23,8 @@ use crate::data::upload::UploadBody;
 pub(crate) struct Call {
     upstream: Box<Upstream>,
     request: RequestHead,
+    /// Those of the answer.
+    headers: HeaderMap,
     sending: Sending,
     reader: HeadReader,
     expected: Expected,
@@ -59,15 +61,22 @@ pub(crate) struct Broken {
     pub(crate) is_unsent: bool,
     /// Whether the connection had been used before, and no byte of an answer came.
     pub(crate) is_stale: bool,
-    pub(crate) request: RequestHead,
+    /// The request's, and a map for the headers of another answer.
+    pub(crate) head: (RequestHead, HeaderMap),
 }
 
 impl Call {
-    pub(crate) fn new(upstream: Box<Upstream>, request: RequestHead, body: UploadBody, head_bytes_max: usize) -> Self {
-        let expected = Expected::new(&request.method, head_bytes_max);
+    pub(crate) fn new(
+        upstream: Box<Upstream>,
+        (request, headers): (RequestHead, HeaderMap),
+        body: UploadBody,
+        head_bytes_max: usize,
+    ) -> Self {
+        let expected = Expected { is_bodiless: request.is_head(), bytes_max: head_bytes_max };
         Self {
             upstream,
             request,
+            headers,
             sending: Sending::new(body),
             reader: HeadReader::default(),
             expected,
@@ -119,7 +128,7 @@ impl Call {
                 }
             };
             self.has_read = true;
-            match self.reader.push(block, self.expected, &mut self.request.headers) {
+            match self.reader.push(block, self.expected, &mut self.headers) {
                 Ok(None) => {}
                 Ok(Some(head)) => return Poll::Ready(Ok(head)),
                 Err(flaw) => return Poll::Ready(Err(Cause::Head(flaw))),
@@ -129,16 +138,16 @@ impl Call {
 
     /// The answer that it has become.
     pub(crate) fn answer(self, head: Head, start: Bytes) -> Answered {
-        let Self { upstream, request, sending, unwritten, .. } = self;
+        let Self { upstream, headers, sending, unwritten, .. } = self;
         let sending = Some(sending).filter(|sending| !sending.is_done() && unwritten.is_none());
         let body = ReplicaBody::new(upstream, head, start, sending, unwritten.is_some());
-        Answered { status: head.status, headers: request.headers, body }
+        Answered { status: head.status, headers, body }
     }
 
     /// What is left of it.
     pub(crate) fn broken(self, cause: Cause) -> Broken {
         let (is_unsent, is_stale) = (self.is_unsent(), self.upstream.reused && !self.has_read);
-        Broken { cause, is_unsent, is_stale, request: self.request }
+        Broken { cause, is_unsent, is_stale, head: (self.request, self.headers) }
     }
 }
 

@@ -2,15 +2,27 @@
 //!
 //! Does not: read, write, or know of connections.
 
+use std::cell::RefCell;
+
 use http::header::{self, CONTENT_LENGTH, HeaderMap, HeaderName, TRAILER, TRANSFER_ENCODING};
 use http::{Method, Uri};
 
-/// A request without its body.
+/// A request without its body, as it is written to whichever replica it goes to, but for the framing of the body.
+///
+/// Text from the start: what the router adds is written once and never looked up, and the map of the client's headers is
+/// free as soon as they are written, while it is still in the caches.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestHead {
-    pub(crate) method: Method,
-    pub(crate) target: Uri,
-    pub(crate) headers: HeaderMap,
+    /// The first line and those of the headers.
+    text: Vec<u8>,
+    /// Whether the headers announced a length of the body.
+    has_length: bool,
+    /// Whether they announced chunks.
+    has_coding: bool,
+    /// Whether there is no body in the answer, whatever that says.
+    is_head: bool,
+    /// The trailers that they announced.
+    trailers: Vec<HeaderName>,
 }
 
 /// How the body of a request is framed.
@@ -22,41 +34,104 @@ pub(super) enum Sent {
     Chunked(Vec<HeaderName>),
 }
 
+/// A text that grew larger is not kept for another head.
+const SPARE_BYTES_MAX: usize = 4 << 10;
+/// So many texts a thread keeps. There are as many as requests under way.
+const SPARES_MAX: usize = 64;
+
+thread_local! {
+    /// Memory for the texts of heads. What was given back last is used first: it is still in the caches.
+    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
 impl RequestHead {
-    /// Writes it. `length` is that of the body, where it is known. What the headers say of the framing is not taken at
-    /// their word: it is written from what will be done, once.
-    pub(super) fn write(&self, length: Option<u64>, out: &mut Vec<u8>) -> Sent {
-        let target = self.target.path_and_query().map_or("/", |target| target.as_str());
-        for part in [self.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
-            out.extend_from_slice(part.as_bytes());
+    /// With its first line, and no headers yet.
+    pub(crate) fn new(method: &Method, target: &Uri) -> Self {
+        let mut text = SPARES.with_borrow_mut(Vec::pop).unwrap_or_default();
+        let target = target.path_and_query().map_or("/", |target| target.as_str());
+        for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+            text.extend_from_slice(part.as_bytes());
         }
-        let (mut has_length, mut has_coding, mut names) = (false, false, Vec::new());
-        for (name, value) in &self.headers {
+        Self { text, has_length: false, has_coding: false, is_head: *method == Method::HEAD, trailers: Vec::new() }
+    }
+
+    /// Whether there is no body in the answer, whatever that says.
+    pub(super) fn is_head(&self) -> bool {
+        self.is_head
+    }
+
+    /// Adds a header that has nothing to do with the framing of the body.
+    pub(crate) fn add(&mut self, name: &HeaderName, value: &[u8]) {
+        write_line(name, value, &mut self.text);
+    }
+
+    /// Adds headers. What they say of the framing is not taken at their word: it is written from what will be done, once.
+    pub(crate) fn add_all(&mut self, headers: &HeaderMap) {
+        for (name, value) in headers {
             if *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING {
-                has_length |= *name == CONTENT_LENGTH;
-                has_coding |= *name == TRANSFER_ENCODING;
+                self.has_length |= *name == CONTENT_LENGTH;
+                self.has_coding |= *name == TRANSFER_ENCODING;
                 continue;
             }
             if *name == TRAILER {
                 let listed = value.to_str().unwrap_or_default().split(',');
-                names.extend(listed.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok()));
+                self.trailers.extend(listed.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok()));
             }
-            write_line(name, value.as_bytes(), out);
+            self.add(name, value.as_bytes());
         }
+    }
+
+    /// Writes it. `length` is that of the body, where it is known.
+    pub(super) fn write(&self, length: Option<u64>, out: &mut Vec<u8>) -> Sent {
+        out.extend_from_slice(&self.text);
         let sent = match length {
-            Some(length) if !has_coding => {
-                if has_length || length > 0 {
+            Some(length) if !self.has_coding => {
+                if self.has_length || length > 0 {
                     write_line(&CONTENT_LENGTH, itoa::Buffer::new().format(length).as_bytes(), out);
                 }
                 Sent::Length(length)
             }
             _ => {
                 write_line(&TRANSFER_ENCODING, b"chunked", out);
-                Sent::Chunked(names)
+                Sent::Chunked(self.trailers.clone())
             }
         };
         out.extend_from_slice(b"\r\n");
         sent
+    }
+
+    /// The headers that a replica reads of it, where the body has this length.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn read(&self, length: u64) -> HeaderMap {
+        let mut text = Vec::new();
+        self.write(Some(length), &mut text);
+        let lines = text.split(|byte| *byte == b'\n').skip(1).filter_map(|line| line.strip_suffix(b"\r"));
+        let header = |line: &[u8]| {
+            let at = line.windows(2).position(|sign| sign == b": ")?;
+            let name = HeaderName::from_bytes(line.get(..at)?).ok()?;
+            Some((name, http::HeaderValue::from_bytes(line.get(at + 2..)?).ok()?))
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.filter(|line| !line.is_empty()).map(|line| header(line).expect("a header")) {
+            headers.append(name, value);
+        }
+        headers
+    }
+}
+
+impl Drop for RequestHead {
+    fn drop(&mut self) {
+        if (1..=SPARE_BYTES_MAX).contains(&self.text.capacity()) {
+            let mut text = std::mem::take(&mut self.text);
+            text.clear();
+            // Not where the thread is on its way out.
+            let _ = SPARES.try_with(|spares| {
+                let mut spares = spares.borrow_mut();
+                if spares.len() < SPARES_MAX {
+                    spares.push(text);
+                }
+            });
+        }
     }
 }
 

@@ -7,8 +7,8 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use http::{Method, StatusCode};
 use httparse::{ParserConfig, Status};
 
 /// As many headers as an answer, or its trailers, may have.
@@ -58,12 +58,6 @@ pub(crate) struct Expected {
     /// Whether the request was a HEAD: its answer has no body, whatever it says.
     pub(crate) is_bodiless: bool,
     pub(crate) bytes_max: usize,
-}
-
-impl Expected {
-    pub(crate) fn new(method: &Method, bytes_max: usize) -> Self {
-        Self { is_bodiless: *method == Method::HEAD, bytes_max }
-    }
 }
 
 /// Puts a head together from the pieces in which it comes.

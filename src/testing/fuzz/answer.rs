@@ -54,7 +54,7 @@ pub(super) fn answer(bytes: &[u8]) {
 
 /// `None` where it is refused, or breaks off.
 fn read(pieces: &[&[u8]], method: &Method) -> Option<Taken> {
-    let expected = Expected::new(method, HEAD_MAX);
+    let expected = Expected { is_bodiless: *method == Method::HEAD, bytes_max: HEAD_MAX };
     let (mut reader, mut headers, mut pieces) = (HeadReader::default(), HeaderMap::new(), pieces.iter());
     let (head, mut input) = loop {
         let piece = Bytes::copy_from_slice(pieces.next()?);

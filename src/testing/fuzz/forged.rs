@@ -9,6 +9,7 @@ use crate::core::record::Record;
 use crate::data::headers::{self, Census, Peer};
 use crate::data::tls::Secured;
 use crate::data::tls::client::ClientCertificate;
+use crate::data::upstream::RequestHead;
 
 /// The headers by which the router tells replicas about a request.
 const OWN: [&str; 10] = [
@@ -46,8 +47,9 @@ pub(super) fn forged(bytes: &[u8]) {
     let mut record = Record::new(std::time::Instant::now(), std::time::SystemTime::UNIX_EPOCH, client_ip, id.clone());
     record.ms_request_id = headers::clean_client_id(&parts.headers, &headers::X_MS_REQUEST_ID);
     record.client_request_id = headers::clean_client_id(&parts.headers, &headers::X_MS_CLIENT_REQUEST_ID);
-    let trace = headers::to_replica(&mut parts, census, peer, &record, false, None, dice);
-    let sent = &parts.headers;
+    let mut request = RequestHead::new(&parts.method, &parts.uri);
+    let trace = headers::to_replica((&mut parts, census), peer, &record, false, None, dice, &mut request);
+    let sent = &request.read(0);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let scheme = HeaderValue::from_static(scheme);
     let own_certificate = Some(certificate).filter(|_| flags & 3 == 3);

@@ -9,7 +9,9 @@ fn head(method: Method, headers: &[(&str, &str)]) -> RequestHead {
     for (name, value) in headers {
         map.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
     }
-    RequestHead { method, target: Uri::from_static("/score?a=b"), headers: map }
+    let mut head = RequestHead::new(&method, &Uri::from_static("/score?a=b"));
+    head.add_all(&map);
+    head
 }
 
 fn written(head: &RequestHead, length: Option<u64>) -> (String, Sent) {
@@ -66,4 +68,19 @@ fn sizes_are_hexadecimal_without_leading_zeros() {
         write_size(size, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), format!("{size:x}\r\n"));
     }
+}
+
+#[test]
+fn the_memory_of_few_and_small_texts_is_kept() {
+    SPARES.with_borrow_mut(Vec::clear);
+    let kept = || SPARES.with_borrow(Vec::len);
+    let heads: Vec<RequestHead> = (0..2 * SPARES_MAX).map(|_| head(Method::GET, &[("x", "a")])).collect();
+    assert_eq!(kept(), 0);
+    drop(heads);
+    assert_eq!(kept(), SPARES_MAX);
+    let large = "a".repeat(SPARE_BYTES_MAX);
+    drop(head(Method::GET, &[("x", &large)]));
+    assert_eq!(kept(), SPARES_MAX - 1);
+    // What was written to it before is not seen again.
+    assert_eq!(written(&head(Method::GET, &[]), Some(0)).0, "GET /score?a=b HTTP/1.1\r\n\r\n");
 }
