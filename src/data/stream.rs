@@ -88,7 +88,8 @@ impl Passing {
         takes_chunks: bool,
     ) -> Self {
         let is_chunked = takes_chunks && body.size_hint().exact().is_none();
-        Self {
+        let answered = ledger.record.answered;
+        let mut passing = Self {
             body: Some(body),
             busy: Some(busy),
             ledger: Open::new(ledger),
@@ -98,7 +99,10 @@ impl Passing {
             is_ahead: false,
             failure: None,
             pieces_left: is_chunked.then_some(PIECES),
-        }
+        };
+        // What came with the head came when that did.
+        passing.finish_if_whole(|| answered.unwrap_or_else(Instant::now));
+        passing
     }
 
     /// The client's socket, if the answer is to go on past hyper from here.
@@ -147,10 +151,10 @@ impl Passing {
     }
 
     /// The replica is done, if it is: all of the answer is here, though the client may have nothing of it.
-    fn finish_if_whole(&mut self) {
+    fn finish_if_whole(&mut self, now: impl FnOnce() -> Instant) {
         let Some(body) = self.body.as_mut().filter(|body| body.is_whole()) else { return };
         if let Some(busy) = self.busy.take() {
-            let now = Instant::now();
+            let now = now();
             self.alarm = None;
             self.ledger.note(|ledger| _ = ledger.record.finished.get_or_insert(now));
             busy.done(body.take_upstream(), now);
@@ -237,11 +241,11 @@ impl Passing {
         match body.poll_frame_by(link, cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.silent_since = None;
-                self.finish_if_whole();
+                self.finish_if_whole(Instant::now);
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
-                self.finish_if_whole();
+                self.finish_if_whole(Instant::now);
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(_))) => {
@@ -289,8 +293,7 @@ impl AnswerBody {
     }
 
     /// Of an answer that comes from a replica.
-    pub(crate) fn passing(mut passing: Passing) -> Self {
-        passing.finish_if_whole();
+    pub(crate) fn passing(passing: Passing) -> Self {
         Self(Kind::Replica(Box::new(passing)))
     }
 
