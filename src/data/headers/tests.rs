@@ -8,7 +8,7 @@ fn to_replica(mut parts: Parts, peer: Peer<'_>, upgrade: Option<&HeaderValue>) -
     let (census, length) = (Census::of(&parts.headers), content_length(&parts.headers));
     let mut head = RequestHead::new(&parts.method, &parts.uri);
     super::to_replica((&mut parts, census), peer, &record(), false, upgrade, &mut Dice::new(1), &mut head);
-    head.read(length.unwrap_or_default())
+    head.read(length.unwrap_or_default()).unwrap()
 }
 
 fn check(parts: &Parts, limits: &Limits) -> Result<(), Fault> {

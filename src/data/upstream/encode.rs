@@ -100,9 +100,9 @@ impl RequestHead {
         sent
     }
 
-    /// The headers that a replica reads of it, where the body has this length.
+    /// The headers that a replica reads of it, where the body has this length; `None` where it cannot.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn read(&self, length: u64) -> HeaderMap {
+    pub(crate) fn read(&self, length: u64) -> Option<HeaderMap> {
         let mut text = Vec::new();
         self.write(Some(length), &mut text);
         let lines = text.split(|byte| *byte == b'\n').skip(1).filter_map(|line| line.strip_suffix(b"\r"));
@@ -112,10 +112,11 @@ impl RequestHead {
             Some((name, http::HeaderValue::from_bytes(line.get(at + 2..)?).ok()?))
         };
         let mut headers = HeaderMap::new();
-        for (name, value) in lines.filter(|line| !line.is_empty()).map(|line| header(line).expect("a header")) {
+        for line in lines.filter(|line| !line.is_empty()) {
+            let (name, value) = header(line)?;
             headers.append(name, value);
         }
-        headers
+        Some(headers)
     }
 }
 

@@ -49,7 +49,9 @@ pub(super) fn forged(bytes: &[u8]) {
     record.client_request_id = headers::clean_client_id(&parts.headers, &headers::X_MS_CLIENT_REQUEST_ID);
     let mut request = RequestHead::new(&parts.method, &parts.uri);
     let trace = headers::to_replica((&mut parts, census), peer, &record, false, None, dice, &mut request);
-    let sent = &request.read(0);
+    let sent = request.read(0);
+    assert!(sent.is_some(), "{request:?}");
+    let sent = &sent.unwrap_or_default();
     let scheme = if tls.is_some() { "https" } else { "http" };
     let scheme = HeaderValue::from_static(scheme);
     let own_certificate = Some(certificate).filter(|_| flags & 3 == 3);
