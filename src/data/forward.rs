@@ -177,7 +177,7 @@ async fn attempt(
     }
     bad.clear();
     // What was sent on a new connection is not sent again.
-    let body = outgoing.body(reused && !plan.last && deployment.settings.retry_reused, now);
+    let body = outgoing.body(reused && !plan.last && deployment.settings.retry_reused);
     let mut pending = Pending::send(upstream, outgoing.take_head(), body, Busy::new(lease, worker.clone()));
     let reply = wait_for_reply(worker, &mut pending, ledger, now, deadline).await?;
     match (reply, pending.take_busy()) {

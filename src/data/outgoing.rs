@@ -3,8 +3,6 @@
 //! Its head goes along with each attempt and comes back when that fails. So does the map that the client's headers were
 //! in: its memory is that of the answer's.
 
-use std::time::Instant;
-
 use http::HeaderMap;
 
 use super::upload::{Upload, UploadBody};
@@ -31,9 +29,9 @@ impl Outgoing {
         (std::mem::take(&mut self.head), std::mem::take(&mut self.room))
     }
 
-    /// The body for an attempt that begins `now`. Only with `keep` there can be another, once something of it was sent.
-    pub(crate) fn body(&self, keep: bool, now: Instant) -> UploadBody {
-        self.upload.as_ref().map_or_else(UploadBody::empty, |upload| upload.body(keep, now))
+    /// The body for an attempt. Only with `keep` there can be another, once something of it was sent.
+    pub(crate) fn body(&self, keep: bool) -> UploadBody {
+        self.upload.as_ref().map_or_else(UploadBody::empty, |upload| upload.body(keep))
     }
 
     /// Whether its body, if it has one, can be sent again.

@@ -70,9 +70,6 @@ struct Source {
     kept: Kept,
     /// Whether what arrives now is to be kept.
     keeps: bool,
-    /// When somebody was about to ask for it, until he does: most bodies are there in the poll after, and need no look at
-    /// the clock before.
-    asked: Option<Instant>,
     /// Whether everything that arrived is kept.
     whole: bool,
     trailers: Option<HeaderMap>,
@@ -100,7 +97,6 @@ impl Upload {
             progress: Progress::default(),
             kept: Kept::new(link.worker.clone(), shares.clone()),
             keeps: true,
-            asked: None,
             whole: true,
             trailers: None,
             bytes_max,
@@ -200,12 +196,9 @@ impl Upload {
         rest
     }
 
-    /// The body of an attempt that begins `now`. Without `keep` no other can follow once it has sent something.
-    pub(crate) fn body(&self, keep: bool, now: Instant) -> UploadBody {
-        let mut source = self.0.lock();
-        source.keeps = keep;
-        source.asked = Some(now);
-        drop(source);
+    /// The body of one attempt. Without `keep` no other can follow once it has sent something.
+    pub(crate) fn body(&self, keep: bool) -> UploadBody {
+        self.0.lock().keeps = keep;
         UploadBody(Kind::Live { upload: self.clone(), at: 0, done: false })
     }
 }
@@ -213,7 +206,6 @@ impl Upload {
 impl Source {
     /// The next chunk of the client; `None` at the end, with the trailers put aside.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        let asked = self.asked.take();
         loop {
             if self.progress.flaw.is_some() {
                 return Poll::Ready(Some(Err(io::Error::other("the request body is not whole"))));
@@ -224,7 +216,7 @@ impl Source {
             let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
             let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
                 self.reader = Some(cx.waker().clone());
-                self.progress.waiting_since.get_or_insert_with(|| asked.unwrap_or_else(Instant::now));
+                self.progress.waiting_since.get_or_insert_with(Instant::now);
                 return Poll::Pending;
             };
             let waited_since = self.progress.waiting_since.take();
