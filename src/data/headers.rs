@@ -301,6 +301,7 @@ pub(crate) fn to_replica(
         }
     }
     let trace = join_trace(headers, census, dice);
+    head.reserve(census.bytes);
     head.add_all(headers);
     forwarded::add(headers, peer, head);
     head.add(&X_REQUEST_ID, record.request_id.as_bytes());

@@ -84,3 +84,18 @@ fn the_memory_of_few_and_small_texts_is_kept() {
     // What was written to it before is not seen again.
     assert_eq!(written(&head(Method::GET, &[]), Some(0)).0, "GET /score?a=b HTTP/1.1\r\n\r\n");
 }
+
+#[test]
+fn a_long_head_takes_no_more_memory_than_it_needs() {
+    SPARES.with_borrow_mut(Vec::clear);
+    let long = "a".repeat(60 << 10);
+    let mut map = HeaderMap::new();
+    for name in ["x-a", "x-b"] {
+        map.insert(name, HeaderValue::from_str(&long).unwrap());
+    }
+    let mut head = RequestHead::new(&Method::POST, &Uri::from_static("/score"));
+    head.reserve(2 * (long.len() + 7));
+    head.add_all(&map);
+    head.add(&HeaderName::from_static("x-request-id"), &[b'a'; 36]);
+    assert!(head.text.capacity() <= head.text.len() + OWN_BYTES, "{} of {}", head.text.len(), head.text.capacity());
+}
