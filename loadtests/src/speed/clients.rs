@@ -70,7 +70,7 @@ pub fn load(target: SocketAddr, seconds: u32, events: bool) -> anyhow::Result<Lo
     let printed = String::from_utf8_lossy(&output.stdout);
     anyhow::ensure!(output.status.success(), "load on {target}: {}", String::from_utf8_lossy(&output.stderr));
     let (count, p99) = printed.trim().split_once(' ').context("no figures")?;
-    Ok(Loaded { count: count.parse()?, p99_us: Some(p99.parse()?).filter(|&p99: &f64| p99 > 0.0) })
+    Ok(Loaded { count: count.parse()?, p99_us: Some(p99.parse()?).filter(|&p99: &f64| p99 > 0.0), seconds: None })
 }
 
 /// Requests, each on a new connection with a full handshake.
@@ -91,7 +91,7 @@ async fn handshakes(target: SocketAddr, until: Instant) -> anyhow::Result<Loaded
     while let Some(ended) = running.join_next().await {
         ended??;
     }
-    Ok(Loaded { count: count.load(Ordering::Relaxed), p99_us: None })
+    Ok(Loaded { count: count.load(Ordering::Relaxed), ..Loaded::default() })
 }
 
 async fn ask(connector: &TlsConnector, target: SocketAddr) -> anyhow::Result<()> {
@@ -186,7 +186,7 @@ async fn events(target: SocketAddr, until: Instant) -> anyhow::Result<Loaded> {
         ways_us.extend(ways);
     }
     let p99_us = crate::report::Waits::of(ways_us).context("no event came")?.p99_ms;
-    Ok(Loaded { count, p99_us: Some(p99_us) })
+    Ok(Loaded { count, p99_us: Some(p99_us), seconds: None })
 }
 
 /// Events until the time is over, and the ways of those after the first moments in µs.

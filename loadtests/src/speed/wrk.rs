@@ -24,6 +24,8 @@ pub struct Loaded {
     pub count: u64,
     /// The 99th percentile: of the time to the whole answer, or of an event's way, in µs.
     pub p99_us: Option<f64>,
+    /// For how long requests were sent, in seconds, where the generator says so: its start and its end are left out.
+    pub seconds: Option<f64>,
 }
 
 /// wrk with the requests of one shape.
@@ -119,7 +121,8 @@ fn requests_in(report: &str) -> anyhow::Result<Loaded> {
     let count: u64 = line.trim().split(' ').next().unwrap_or_default().parse().context("not a count")?;
     anyhow::ensure!(count > 0, "no request was answered");
     let p99 = report.lines().find_map(|line| line.trim().strip_prefix("99%"));
-    Ok(Loaded { count, p99_us: p99.and_then(micros) })
+    let seconds = line.split([' ', ',']).find_map(|word| micros(word).map(|micros| micros / 1e6));
+    Ok(Loaded { count, p99_us: p99.and_then(micros), seconds })
 }
 
 /// A time as wrk writes it.
@@ -141,7 +144,7 @@ fn h2_requests_in(report: &str) -> anyhow::Result<Loaded> {
     let (done, failed) = (number("succeeded").context("no count of successes")?, number("failed").unwrap_or(0));
     anyhow::ensure!(failed == 0, "{failed} requests failed");
     anyhow::ensure!(done > 0, "no request was answered");
-    Ok(Loaded { count: done, p99_us: None })
+    Ok(Loaded { count: done, ..Loaded::default() })
 }
 
 #[cfg(test)]
@@ -149,10 +152,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clean_report_gives_its_count_and_percentile() {
+    fn a_clean_report_gives_its_count_and_percentile_and_how_long_it_took() {
         let report = "Running 5s test\n  Latency Distribution\n     50%    1.02ms\n     99%    2.50ms\n  312345 requests in 5.00s, 60MB read\n";
         let loaded = requests_in(report).unwrap();
-        assert_eq!((loaded.count, loaded.p99_us), (312_345, Some(2500.0)));
+        assert_eq!((loaded.count, loaded.p99_us, loaded.seconds), (312_345, Some(2500.0), Some(5.0)));
+        assert_eq!(requests_in("  90 requests in 1.50m, 9KB read").unwrap().seconds, None);
     }
 
     #[test]
