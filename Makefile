@@ -41,7 +41,7 @@ faults: ## silent and early replicas, clock jumps, no DNS; as root
 binary: ## the router as it is shipped, optimised by a trial run: target/shipped/scorefront
 	deploy/build-binary
 
-loadtest: ## waiting, speed, latency beside nginx, HAProxy, Envoy; churn, scaling, memory; a hostile crowd; judged; over an hour
+loadtest: ## waiting, speed, latency beside nginx, HAProxy, Envoy; churn, scaling, memory; a hostile crowd; judged; over an hour, quiet machine
 	@bash .ci/run loadtest
 
 loadtest-smoke: ## the same scenarios for seconds, not judged
