@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
@@ -66,10 +67,15 @@ impl Format {
     }
 }
 
+/// Room for the page of a router with a few endpoints.
+const ROOM_MIN: usize = 64 << 10;
+
 /// See the head of the file.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// What the last page took: the next one is about as long, and is not to be copied as it grows.
+    room: AtomicUsize,
 }
 
 impl Metrics {
@@ -77,7 +83,7 @@ impl Metrics {
     pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, vitals: Arc<Vitals>, limits: &Limits) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Everything { snapshot, vitals, limits: limits.clone() }));
-        Self { registry }
+        Self { registry, room: AtomicUsize::new(ROOM_MIN) }
     }
 
     /// All metrics as of now.
@@ -85,14 +91,20 @@ impl Metrics {
     /// # Errors
     /// Never in practice: formatting into a string does not fail.
     pub fn encode(&self, format: Format) -> Result<String, fmt::Error> {
-        const ROOM: usize = 64 << 10;
-        if format == Format::Classic {
-            let mut page = Classic::with_capacity(ROOM);
-            text::encode(&mut page, &self.registry)?;
-            return Ok(page.into_page());
-        }
-        let mut page = String::with_capacity(ROOM);
-        text::encode(&mut page, &self.registry)?;
+        let room = self.room.load(Ordering::Relaxed);
+        let page = match format {
+            Format::Classic => {
+                let mut page = Classic::with_capacity(room);
+                text::encode(&mut page, &self.registry)?;
+                page.into_page()
+            }
+            Format::OpenMetrics => {
+                let mut page = String::with_capacity(room);
+                text::encode(&mut page, &self.registry)?;
+                page
+            }
+        };
+        self.room.store((page.len() + page.len() / 16).max(ROOM_MIN), Ordering::Relaxed);
         Ok(page)
     }
 }
@@ -109,7 +121,8 @@ impl Collector for Everything {
         let snapshot = self.snapshot.load_full();
         let mut page = Page::new(encoder);
         let endpoints = deployments::sorted(&snapshot);
-        Deployments::of(&endpoints).write(&mut page, &self.vitals)?;
+        let names = deployments::names(&endpoints);
+        Deployments::of(&endpoints, &names).write(&mut page, &self.vitals)?;
         router::write(&mut page, &snapshot, &self.vitals, &self.limits)?;
         tls::write(&mut page, &self.vitals, &self.limits)?;
         tokens::write(&mut page, &self.vitals)?;

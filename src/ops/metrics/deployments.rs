@@ -27,6 +27,23 @@ pub(super) fn sorted(snapshot: &Snapshot) -> Vec<Arc<Endpoint>> {
     endpoints
 }
 
+/// The names of all endpoints and their deployments, one after the other: they stand in every line, line after line in this
+/// order, and those in the snapshot lie wherever they were made.
+pub(super) fn names(endpoints: &[Arc<Endpoint>]) -> String {
+    let all = endpoints.iter().flat_map(|endpoint| {
+        let deployments = endpoint.deployments.iter().map(|deployment| deployment.name.as_str());
+        std::iter::once(endpoint.name.as_str()).chain(deployments)
+    });
+    all.collect()
+}
+
+/// Takes the next name, which is `own`.
+fn next<'n>(names: &mut &'n str, own: &'n str) -> &'n str {
+    let Some((name, rest)) = names.split_at_checked(own.len()) else { return own };
+    *names = rest;
+    name
+}
+
 /// Endpoints with their deployments, as they are at one moment.
 pub(super) struct Deployments<'a> {
     endpoints: &'a [Arc<Endpoint>],
@@ -55,12 +72,13 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn of(endpoint: &'a Endpoint, deployment: &'a Deployment) -> Self {
+    fn of(endpoint: &'a Endpoint, deployment: &'a Deployment, names: [&'a str; 2]) -> Self {
+        let [endpoint_name, name] = names;
         let (taken, abandoned) = taken_and_abandoned(deployment);
         let (queue_pushed, queue_popped) = deployment.state.gate.totals();
         let left_out = deployment.replicas.iter().filter(|replica| replica.state.is_left_out()).count();
         Self {
-            labels: [endpoint.form.word(), endpoint.name.as_str(), deployment.name.as_str()],
+            labels: [endpoint.form.word(), endpoint_name, name],
             deployment,
             is_target: endpoint.mirror.as_ref().is_some_and(|mirror| mirror.deployment.name == deployment.name),
             is_idle: deployment.state.shards().next().is_none(),
@@ -83,11 +101,17 @@ impl<'a> Row<'a> {
 }
 
 impl<'a> Deployments<'a> {
-    pub(super) fn of(endpoints: &'a [Arc<Endpoint>]) -> Self {
-        let rows = endpoints
-            .iter()
-            .flat_map(|endpoint| endpoint.deployments.iter().map(|deployment| Row::of(endpoint, deployment)));
-        Self { endpoints, rows: rows.collect() }
+    /// With the [`names`] of the same endpoints.
+    pub(super) fn of(endpoints: &'a [Arc<Endpoint>], mut names: &'a str) -> Self {
+        let mut rows = Vec::with_capacity(endpoints.iter().map(|endpoint| endpoint.deployments.len()).sum());
+        for endpoint in endpoints {
+            let endpoint_name = next(&mut names, endpoint.name.as_str());
+            for deployment in &endpoint.deployments {
+                let name = next(&mut names, deployment.name.as_str());
+                rows.push(Row::of(endpoint, deployment, [endpoint_name, name]));
+            }
+        }
+        Self { endpoints, rows }
     }
 
     pub(super) fn write(&self, page: &mut Page<'_>, vitals: &Vitals) -> fmt::Result {

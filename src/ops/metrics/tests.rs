@@ -29,9 +29,8 @@ fn deployment(name: &str, limit: u32) -> Arc<Deployment> {
     })
 }
 
-fn world() -> (Arc<ArcSwap<Snapshot>>, Arc<Vitals>, [Arc<Deployment>; 2]) {
-    let deployments = [deployment("blue", 2), deployment("green", UNLIMITED)];
-    let endpoint = |form, name: &str| Endpoint {
+fn endpoint(form: Form, name: &str, deployments: &[Arc<Deployment>; 2]) -> Arc<Endpoint> {
+    Arc::new(Endpoint {
         name: Name::new(name),
         form,
         namespace: "models".into(),
@@ -43,10 +42,14 @@ fn world() -> (Arc<ArcSwap<Snapshot>>, Arc<Vitals>, [Arc<Deployment>; 2]) {
         limiter: Limiter::default(),
         refusals: Arc::new(RefusalState::new(2)),
         shares: Arc::default(),
-    };
+    })
+}
+
+fn world() -> (Arc<ArcSwap<Snapshot>>, Arc<Vitals>, [Arc<Deployment>; 2]) {
+    let deployments = [deployment("blue", 2), deployment("green", UNLIMITED)];
     let mut snapshot = Snapshot::default();
-    snapshot.insert(Arc::new(endpoint(Form::Service, "iris")));
-    snapshot.insert(Arc::new(endpoint(Form::Endpoint, "iris")));
+    snapshot.insert(endpoint(Form::Service, "iris", &deployments));
+    snapshot.insert(endpoint(Form::Endpoint, "iris", &deployments));
     (Arc::new(ArcSwap::from_pointee(snapshot)), Arc::new(Vitals::new(2, Instant::now())), deployments)
 }
 
@@ -110,6 +113,24 @@ fn histograms_without_anything_in_them_are_left_out() {
     };
     assert_eq!(histograms, HashSet::from([&*queue("endpoint"), &*queue("service")]));
     assert!(text.contains("scorefront_retries_total{form=\"endpoint\",endpoint=\"iris\",deployment=\"green\"} 0\n"));
+}
+
+#[test]
+fn each_line_has_the_names_of_its_own() {
+    let deployments = [deployment("blue", 1), deployment("a-longer-name", 1)];
+    let mut snapshot = Snapshot::default();
+    for name in ["x", "iris", "iris-of-next-year"] {
+        snapshot.insert(endpoint(Form::Endpoint, name, &deployments));
+    }
+    let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+    let text = page(&snapshot, &Arc::new(Vitals::new(1, Instant::now())), Format::OpenMetrics);
+    let found: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("scorefront_queued_requests")).collect();
+    let of = |endpoint, name| format!("{{form=\"endpoint\",endpoint=\"{endpoint}\",deployment=\"{name}\"}} 0");
+    let expected: Vec<_> = ["iris", "iris-of-next-year", "x"]
+        .into_iter()
+        .flat_map(|endpoint| [of(endpoint, "blue"), of(endpoint, "a-longer-name")])
+        .collect();
+    assert_eq!(found, expected);
 }
 
 #[test]
