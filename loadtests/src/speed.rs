@@ -49,7 +49,7 @@ pub struct Arguments {
     /// Rounds; each has every front-end.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Seconds of load on one front-end in one round; twice as many with events.
+    /// Seconds of load on one front-end in one round; twice as many with events and with 10,000 deployments.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
     /// Do not judge the figures, only that every request is answered: for machines that are busy with other things.
@@ -122,8 +122,7 @@ fn measure(
         column.count_logged(warm_up.count)?;
         column.logged = 0;
     }
-    // Events leave most of the core idle, and the kernel tells the time that was used in hundredths of a second.
-    let seconds = if shape.load == Load::Events { 2 * arguments.seconds } else { arguments.seconds };
+    let seconds = shape.stretch() * arguments.seconds;
     for _ in 0..arguments.rounds {
         for column in &mut measured.columns {
             column.measure(&generator, seconds)?;
