@@ -99,7 +99,7 @@ async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tl
     loop {
         let answering = link.clone();
         let service = service_fn(move |request| answer(&answering, request));
-        let mut connection = Box::new(http1_builder(worker).serve_connection(socket, service).with_upgrades());
+        let mut connection = Box::new(http1_builder(&link).serve_connection(socket, service).with_upgrades());
         let end = watch.over(Pin::new(&mut *connection), Phase::Finishing, |c| c.graceful_shutdown()).await;
         let Some(parts) = connection.into_parts() else { return };
         match end {
@@ -166,12 +166,14 @@ async fn cut_off(link: &Arc<Link>, doing: Doing, mut socket: Socket) {
     }
 }
 
-fn http1_builder(worker: &Worker) -> http1::Builder {
-    let limits = worker.limits();
+fn http1_builder(link: &Link) -> http1::Builder {
+    let limits = link.worker.limits();
     let mut builder = http1::Builder::new();
     builder
         // The watch below keeps time, with one alarm for a connection instead of one for a head.
         .header_read_timeout(None)
+        // Without TLS, the socket looks by itself whether a client that waits is still there.
+        .half_close(link.tls.is_none())
         .max_header_size(limits.head_bytes_max)
         .max_buf_size((limits.head_bytes_max.max(BUFFER_MIN) + BUFFER_MIN).max(BODY_READ_MAX));
     // Asked for by itself, hyper's own number costs two allocations of some kilobytes for each head. Below it, the

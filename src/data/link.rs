@@ -74,6 +74,8 @@ pub(crate) struct Link {
     last: AtomicBool,
     /// Whether the connection has turned out to speak HTTP/2.
     is_http2: AtomicBool,
+    /// Whether it has changed to another protocol.
+    is_tunnel: AtomicBool,
     /// Since when its client of HTTP/2 has been told to leave and has not answered the PING that goes with it, in
     /// microseconds on the router's clock; 0: it has, or was not told.
     unanswered_us: AtomicU64,
@@ -119,6 +121,7 @@ impl Link {
             unread: AtomicBool::new(false),
             last: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
+            is_tunnel: AtomicBool::new(false),
             unanswered_us: AtomicU64::new(0),
             allowed: AtomicU32::new(0),
             owes: AtomicBool::new(false),
@@ -186,6 +189,16 @@ impl Link {
 
     pub(crate) fn is_flooded(&self) -> bool {
         self.flooded.load(Ordering::Relaxed)
+    }
+
+    /// What comes now is another protocol.
+    pub(crate) fn set_tunnel(&self) {
+        self.is_tunnel.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client waits for an answer of HTTP/1, and nobody is left for it when its bytes end.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.is_busy() && !self.is_http2() && !self.is_tunnel.load(Ordering::Relaxed)
     }
 
     /// Whether an exchange is under way.

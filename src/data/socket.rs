@@ -2,8 +2,9 @@
 //! of a head, or cannot be written to.
 //!
 //! It also puts a body under the bare answers that hyper gives by itself when a request cannot be read, so that a
-//! client that sent too large a head learns which setting stood in its way; and where hyper writes what stands in for
-//! bytes in a pipe, it lets those out instead ([`super::splice`]).
+//! client that sent too large a head learns which setting stood in its way; where hyper writes what stands in for
+//! bytes in a pipe, it lets those out instead ([`super::splice`]); and it looks whether a client that waits for its answer
+//! is still there. hyper would do that by reading on, into another buffer for each request.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -34,6 +35,8 @@ pub(crate) struct Socket {
     substitute: Option<Substitute>,
     /// Whether every answer so far is out, so that what is written next begins an answer.
     is_clean: bool,
+    /// Whether the client sent more while it waits for an answer: then its end is not seen before that is read.
+    sent_more: bool,
 }
 
 /// An answer of hyper's that is being replaced.
@@ -47,7 +50,7 @@ struct Substitute {
 impl Socket {
     pub(crate) fn new(transport: Transport, link: Arc<Link>) -> Self {
         let io = TokioIo::new(Watched::new(transport));
-        Self { io, link, pushback: Bytes::new(), substitute: None, is_clean: true }
+        Self { io, link, pushback: Bytes::new(), substitute: None, is_clean: true, sent_more: false }
     }
 
     /// The same socket, on which `bytes` are still to be read first.
@@ -149,6 +152,24 @@ impl Socket {
         passage.poll_drain(&self.link.worker.pipes, socket, stand_in.len(), cx)
     }
 
+    /// Fails when a client is gone that waits for an answer; otherwise the connection is woken when it goes.
+    fn check_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.sent_more || !self.link.is_waited_for() {
+            return Ok(());
+        }
+        let Some(socket) = self.io.inner().transport().plain() else { return Ok(()) };
+        let mut byte = [0];
+        match socket.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Ok(0)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(Ok(_)) => {
+                self.sent_more = true;
+                Ok(())
+            }
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => Ok(()),
+        }
+    }
+
     fn note(&mut self, written: &Poll<io::Result<usize>>) {
         self.is_clean = false;
         let bytes = if let Poll::Ready(Ok(bytes)) = written { *bytes } else { 0 };
@@ -169,6 +190,7 @@ impl Read for Socket {
             return Poll::Ready(Ok(()));
         }
         let read = ready!(Pin::new(&mut this.io).poll_read(cx, buf));
+        this.sent_more = false;
         this.link.read();
         Poll::Ready(read)
     }
@@ -193,7 +215,7 @@ impl Write for Socket {
         let this = self.get_mut();
         if this.io.inner_mut().transport_mut().is_lent() {
             // What there is to write, and to note of it, is the answer's that has it.
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(this.check_client(cx));
         }
         // With TLS, what was written may still be waiting for the client.
         let flushed = Pin::new(&mut this.io).poll_flush(cx);
@@ -206,7 +228,7 @@ impl Write for Socket {
         {
             this.link.loan.grant(socket);
         }
-        Poll::Ready(flushed)
+        Poll::Ready(flushed.and_then(|()| this.check_client(cx)))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -61,6 +61,7 @@ pub(crate) fn open(
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocol);
     ledger.record.status = Some(status);
+    link.set_tunnel();
     let (idle, patience) = (link.worker.limits().tunnel_idle, link.worker.limits().head_timeout);
     let guard = Guard::new(link.worker.clone());
     let phases = link.worker.shared.phase.clone();

@@ -36,6 +36,15 @@ impl Transport {
         }
     }
 
+    /// The socket, where bytes on it are the client's own.
+    pub(crate) fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(socket) => Some(socket),
+            Self::Lent(socket) => Some(socket),
+            Self::Tls(_) | Self::Nothing => None,
+        }
+    }
+
     /// The socket, for somebody else to write to as well: not where bytes on it are those of TLS.
     pub(crate) fn lend(&mut self) -> Option<Arc<TcpStream>> {
         if let Self::Plain(_) = self
