@@ -119,7 +119,7 @@ async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tl
                 }
                 if link.is_broken() {
                     parts.io.reset_on_close();
-                } else if link.is_unread() {
+                } else if parts.io.is_unread() {
                     Box::pin(parts.io.linger()).await;
                 }
                 return;

@@ -6,17 +6,18 @@
 //! bytes in a pipe, it lets those out instead ([`super::splice`]); and it looks whether a client that waits for its answer
 //! is still there. hyper would do that by reading on, into another buffer for each request.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::task::unconstrained;
 
 use super::linger::read_over;
 use super::link::Link;
@@ -152,6 +153,19 @@ impl Socket {
         passage.poll_drain(&self.link.worker.pipes, socket, stand_in.len(), cx)
     }
 
+    /// Whether there is something of the client that nobody has read, so that closing would be a reset.
+    pub(crate) fn is_unread(&self) -> bool {
+        if self.sent_more || self.link.is_unread() {
+            return true;
+        }
+        let Some(socket) = self.io.inner().transport().plain() else { return false };
+        let mut byte = [0];
+        let look = poll_fn(|cx| socket.poll_peek(cx, &mut ReadBuf::new(&mut byte)));
+        // A task that has done much in its turn would see nothing.
+        let looked = pin!(unconstrained(look)).poll(&mut Context::from_waker(Waker::noop()));
+        matches!(looked, Poll::Ready(Ok(1..)))
+    }
+
     /// Fails when a client is gone that waits for an answer; otherwise the connection is woken when it goes.
     fn check_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.sent_more || !self.link.is_waited_for() {
@@ -170,10 +184,15 @@ impl Socket {
         }
     }
 
-    fn note(&mut self, written: &Poll<io::Result<usize>>) {
+    /// Takes note of a write. Where the client takes nothing more, hyper does not flush: so here too it may be seen to leave.
+    fn noted(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.is_clean = false;
-        let bytes = if let Poll::Ready(Ok(bytes)) = written { *bytes } else { 0 };
-        self.link.note(written, bytes);
+        let bytes = if let Poll::Ready(Ok(bytes)) = written { bytes } else { 0 };
+        self.link.note(&written, bytes);
+        if written.is_pending() {
+            self.check_client(cx)?;
+        }
+        written
     }
 }
 
@@ -207,8 +226,7 @@ impl Write for Socket {
             None if is_stand_in(buf) => this.poll_drain(cx, buf),
             None => Pin::new(&mut this.io).poll_write(cx, buf),
         };
-        this.note(&written);
-        written
+        this.noted(written, cx)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -262,7 +280,6 @@ impl Write for Socket {
             None if this.link.writes_last() => this.io.inner_mut().transport_mut().poll_write_last(cx, bufs),
             None => Pin::new(&mut this.io).poll_write_vectored(cx, bufs),
         };
-        this.note(&written);
-        written
+        this.noted(written, cx)
     }
 }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use scorefront::testing::client::score;
+use scorefront::testing::client::{Client, request, score};
 use scorefront::testing::eventually;
 use scorefront::testing::replica::{ScriptedReplica, Step, answer};
 use scorefront::testing::router::Router;
 use scorefront::testing::world::World;
 use tokio::sync::Semaphore;
+
+const KEY: &str = "Authorization: Bearer secret-1";
 
 const WAIT: &[(&str, &str)] = &[("request-timeout-ms", "500"), ("max-queue-wait-ms", "50")];
 
@@ -127,5 +129,47 @@ async fn a_client_that_leaves_in_the_middle_of_an_answer_frees_the_slot_when_the
     assert_eq!(router.taken("blue"), 1);
     permits.add_permits(1);
     eventually("the slot is free", async || router.taken("blue") == 0).await;
+    router.drain().await;
+}
+
+/// A client whose socket takes little unread, and the same socket.
+async fn narrow_client(router: &Router) -> (Client, std::net::TcpStream) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let socket = socket.connect(router.address).await.unwrap().into_std().unwrap();
+    let same = socket.try_clone().unwrap();
+    (Client::over(tokio::net::TcpStream::from_std(socket).unwrap()), same)
+}
+
+#[tokio::test]
+async fn a_client_that_sends_on_has_the_whole_of_its_last_answer() {
+    let permits = Arc::new(Semaphore::new(0));
+    let (script, body) = (permits.clone(), "x".repeat(12 << 10));
+    let replica = ScriptedReplica::start(move |_| {
+        vec![Step::Wait(script.clone()), Step::Send(answer(200, &["Content-Type: text/plain"], &body))]
+    })
+    .await;
+    let router = Router::start(&World::new().deployment("blue", &[], &[replica.address])).await;
+    let (mut client, _socket) = narrow_client(&router).await;
+    client.send(request("POST", "/api/v1/endpoint/iris/score", &[KEY, "Connection: close"], "1")).await;
+    replica.wait_for(1).await;
+    client.send("\r\n").await;
+    permits.add_permits(1);
+    assert_eq!(router.log(1).await[0]["Outcome"], "served");
+    assert_eq!(client.answer().await.text().len(), 12 << 10, "what the router had written was thrown away");
+    drop(client);
+    router.drain().await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_more_is_seen_to_leave() {
+    let body = "x".repeat(16 << 20);
+    let replica = ScriptedReplica::start(move |_| vec![Step::Send(answer(200, &[], &body))]).await;
+    let router = Router::start(&World::new().deployment("blue", &[], &[replica.address])).await;
+    let (mut client, socket) = narrow_client(&router).await;
+    client.send(score("1")).await;
+    assert!(client.peek(12).await.starts_with(b"HTTP/1.1 200"));
+    socket.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(router.log(1).await[0]["Outcome"], "client_gone");
     router.drain().await;
 }
