@@ -92,7 +92,7 @@ pub struct Limits {
     /// How long a replica may leave unacknowledged what was sent to it, before its connection is over. Less than the
     /// default `request-timeout-ms`, so that another replica has time to answer. 0: as long as the kernel waits.
     pub upstream_unacknowledged: Duration,
-    /// How long a client whose request was refused may go on sending what nobody reads any more. It may be silent for
+    /// How long a client may go on sending what nobody reads any more, after a refusal or after its last answer. It may be silent for
     /// a fifth of that.
     pub linger_timeout: Duration,
     /// How long a client has to take the router's last word on a connection that is about to be closed.

@@ -124,7 +124,7 @@ pub struct ConnectionCounts {
     pub used_up: Counter,
     /// Client connections that idle with nothing but their sockets.
     pub resting: AtomicUsize,
-    /// Clients whose refused requests are read over now.
+    /// Clients that go on sending after their last answer, refused or not, and are read over now.
     pub lingering: AtomicUsize,
     /// Those that were cut off because it took too long.
     pub lingering_cut: Counter,

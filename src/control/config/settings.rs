@@ -155,7 +155,7 @@ pub const SETTINGS: &[Setting] = &[
         10,
         300_000,
         limits.linger_timeout,
-        "How long a client whose request was refused may go on sending; what it sends is thrown away, so that it sees the answer. Silent for a fifth of that, it is cut off too."
+        "How long a client may go on sending after a refusal, or after the last answer of its connection; what it sends is thrown away, so that it sees the answer. Silent for a fifth of that, it is cut off too."
     ),
     millis!(
         "goodbye-timeout-ms",

@@ -139,7 +139,7 @@ metrics! {
     RESTING = Gauge "scorefront_resting_connections" &[],
         "Client connections that have idled for a while and hold no buffers meanwhile";
     LINGERING = Gauge "scorefront_lingering_clients" &[],
-        "Clients whose refused requests are read over, so that they see the answer";
+        "Clients that go on sending after their last answer, refused or not, and are read over, so that they see it";
     LINGERING_CUT = Counter "scorefront_lingering_clients_cut_total" &[],
         "Those cut off because they were still sending, or silent, when their time was up (linger-timeout-ms)";
     SLOW_CLIENTS = Counter "scorefront_slow_clients_cut_total" &["what"],
