@@ -34,6 +34,7 @@ pub(crate) mod decode;
 mod encode;
 pub(crate) mod head;
 mod sending;
+mod text;
 
 /// Reads up to this size go through a buffer of the thread, and what came is copied into memory of about its size: most
 /// answers are small, and nobody who waits for one holds a buffer.

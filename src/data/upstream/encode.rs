@@ -2,10 +2,10 @@
 //!
 //! Does not: read, write, or know of connections.
 
-use std::cell::RefCell;
-
 use http::header::{self, CONTENT_LENGTH, HeaderMap, HeaderName, TRAILER, TRANSFER_ENCODING};
 use http::{Method, Uri};
+
+use super::text::{Text, write_line};
 
 /// A request without its body, as it is written to whichever replica it goes to, but for the framing of the body.
 ///
@@ -14,7 +14,7 @@ use http::{Method, Uri};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestHead {
     /// The first line and those of the headers.
-    text: Vec<u8>,
+    text: Text,
     /// Whether the headers announced a length of the body.
     has_length: bool,
     /// Whether they announced chunks.
@@ -36,23 +36,13 @@ pub(super) enum Sent {
 
 /// What the router adds to a head is less, as a rule.
 const OWN_BYTES: usize = 512;
-/// A text that grew larger is not kept for another head.
-const SPARE_BYTES_MAX: usize = 4 << 10;
-/// So many texts a thread keeps. There are as many as requests under way.
-const SPARES_MAX: usize = 64;
-
-thread_local! {
-    /// Memory for the texts of heads. What was given back last is used first: it is still in the caches.
-    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-}
-
 impl RequestHead {
     /// With its first line, and no headers yet.
     pub(crate) fn new(method: &Method, target: &Uri) -> Self {
-        let mut text = SPARES.with_borrow_mut(Vec::pop).unwrap_or_default();
+        let mut text = Text::new();
         let target = target.path_and_query().map_or("/", |target| target.as_str());
         for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
-            text.extend_from_slice(part.as_bytes());
+            text.push(part.as_bytes());
         }
         Self { text, has_length: false, has_coding: false, is_head: *method == Method::HEAD, trailers: Vec::new() }
     }
@@ -70,7 +60,7 @@ impl RequestHead {
 
     /// Adds a header that has nothing to do with the framing of the body.
     pub(crate) fn add(&mut self, name: &HeaderName, value: &[u8]) {
-        write_line(name, value, &mut self.text);
+        self.text.add(name, value);
     }
 
     /// Adds headers. What they say of the framing is not taken at their word: it is written from what will be done, once.
@@ -91,7 +81,7 @@ impl RequestHead {
 
     /// Writes it. `length` is that of the body, where it is known.
     pub(super) fn write(&self, length: Option<u64>, out: &mut Vec<u8>) -> Sent {
-        out.extend_from_slice(&self.text);
+        out.extend_from_slice(self.text.bytes());
         let sent = match length {
             Some(length) if !self.has_coding => {
                 if self.has_length || length > 0 {
@@ -126,29 +116,6 @@ impl RequestHead {
         }
         Some(headers)
     }
-}
-
-impl Drop for RequestHead {
-    fn drop(&mut self) {
-        if (1..=SPARE_BYTES_MAX).contains(&self.text.capacity()) {
-            let mut text = std::mem::take(&mut self.text);
-            text.clear();
-            // Not where the thread is on its way out.
-            let _ = SPARES.try_with(|spares| {
-                let mut spares = spares.borrow_mut();
-                if spares.len() < SPARES_MAX {
-                    spares.push(text);
-                }
-            });
-        }
-    }
-}
-
-fn write_line(name: &HeaderName, value: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(name.as_str().as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 /// What stands before the data of a chunk.
