@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use divan::{AllocProfiler, Bencher, black_box};
 use http::HeaderValue;
 use scorefront::control::registry::Registry;
@@ -77,6 +78,17 @@ fn headers_to_replica(bencher: Bencher<'_, '_>) {
 fn headers_pass_on(bencher: Bencher<'_, '_>) {
     let mut heads = Heads::new(record());
     bencher.with_inputs(Heads::answer).bench_local_refs(|headers| heads.pass_on(headers));
+}
+
+#[divan::bench]
+fn headers_read_and_pass_on(bencher: Bencher<'_, '_>) {
+    let mut heads = Heads::new(record());
+    let lines = Heads::answer().iter().fold(b"HTTP/1.1 200 OK\r\n".to_vec(), |lines, (name, value)| {
+        [&lines, name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat()
+    });
+    let head = Bytes::from([&lines, &b"\r\n"[..]].concat());
+    assert!(heads.read_and_pass_on(&head) > 0);
+    bencher.bench_local(|| heads.read_and_pass_on(black_box(&head)));
 }
 
 /// What the end of a served exchange counts.

@@ -340,6 +340,10 @@ async fn score(
     }
     let (has_body, upgrade) = (ledger.upload.is_some(), route.upgrade.as_ref());
     let mut head = RequestHead::new(&parts.method, &target);
+    // Not where the router has something to say of what is in them.
+    if respond::takes_lines(parts, census) && route.upgrade.is_none() && ledger.cors.is_none() {
+        head.take_lines();
+    }
     let (message, dice) = ((&mut *parts, census), &mut worker.dice());
     let trace = headers::to_replica(message, peer(link), &ledger.record, has_body, upgrade, dice, &mut head);
     ledger.record.trace_id = Some(trace);
@@ -364,21 +368,21 @@ fn pass_on(
     if answered.status == StatusCode::SWITCHING_PROTOCOLS {
         return tunnel::open(link, parts, answered, busy, route, ledger);
     }
-    let Answered { status, mut headers, body } = answered;
-    let census = Census::of(&headers);
-    headers::settle_length(&mut headers, census);
+    let Answered { status, headers, body } = answered;
     let server_timing = link.worker.limits().server_timing;
-    let status = respond::pass_on(status, &mut headers, census, &mut ledger.record, server_timing);
-    ledger.record.status = Some(status);
+    let mut head = respond::pass_on(status, headers, link.insert.is_clean(), &mut ledger.record, server_timing);
+    ledger.record.status = Some(head.status);
     if let Some(marks) = &ledger.cors {
-        marks.put(&mut headers);
+        marks.put(&mut head.headers);
     }
     // With TLS and HTTP/2 what the client's socket takes is more than the answer's bytes.
     let takes_chunks = parts.version == Version::HTTP_11 && link.passage().is_some();
     let passing = Passing::new(body, busy, ledger, route.deployment.settings.request_timeout, takes_chunks);
     let mut response = Response::new(AnswerBody::passing(passing));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    // Last: from here on it is hyper that writes.
+    head.lines.into_iter().for_each(|lines| link.insert.put(lines));
     response
 }
 

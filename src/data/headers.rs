@@ -17,7 +17,7 @@ pub(crate) use self::census::{Census, Kind};
 use self::trace::TRACEPARENT;
 pub(crate) use self::trace::join as join_trace;
 use super::tls::Secured;
-use super::upstream::RequestHead;
+use super::upstream::{RequestHead, Text};
 use crate::core::dice::Dice;
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
@@ -345,14 +345,30 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// Puts the ids of a request on its answer, whoever made it.
 pub(crate) fn identify(headers: &mut HeaderMap, census: Census, record: &Record) {
-    let ms_id = record.ms_request_id.as_ref().or(record.client_request_id.as_ref()).unwrap_or(&record.request_id);
-    headers.insert(X_MS_REQUEST_ID, ms_id.clone());
+    headers.insert(X_MS_REQUEST_ID, ms_id(record).clone());
     headers.insert(X_REQUEST_ID, record.request_id.clone());
     let client_id = record.client_request_id.as_ref();
     set_or_remove(headers, X_MS_CLIENT_REQUEST_ID, client_id, census.has(Kind::MsClientRequestId));
     if let Some(deployment) = &record.deployment {
         headers.insert(MODEL_DEPLOYMENT, deployment.name.header().clone());
     }
+}
+
+/// The same where the answer's headers are lines, and none of these.
+pub(crate) fn identify_lines(lines: &mut Text, record: &Record) {
+    lines.add(&X_MS_REQUEST_ID, ms_id(record).as_bytes());
+    lines.add(&X_REQUEST_ID, record.request_id.as_bytes());
+    if let Some(id) = &record.client_request_id {
+        lines.add(&X_MS_CLIENT_REQUEST_ID, id.as_bytes());
+    }
+    if let Some(deployment) = &record.deployment {
+        lines.add(&MODEL_DEPLOYMENT, deployment.name.header().as_bytes());
+    }
+}
+
+/// What clients of the extension know a request by.
+fn ms_id(record: &Record) -> &HeaderValue {
+    record.ms_request_id.as_ref().or(record.client_request_id.as_ref()).unwrap_or(&record.request_id)
 }
 
 #[cfg(test)]

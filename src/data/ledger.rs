@@ -50,12 +50,12 @@ impl Ledger {
 
     /// An alarm that rings at `until` or before: whoever it wakes looks at the clock.
     pub(crate) fn take_alarm(&self, until: Instant) -> Pin<Box<Sleep>> {
-        self.link.take_alarm(until.into())
+        self.link.alarm.take(until.into())
     }
 
     /// Gives it back.
     pub(crate) fn keep_alarm(&self, alarm: Pin<Box<Sleep>>) {
-        self.link.keep_alarm(alarm);
+        self.link.alarm.keep(alarm);
     }
 
     /// Says how it ended. The status stays as it was sent where an answer had begun.

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -13,7 +12,6 @@ use std::time::Instant;
 
 use http::HeaderValue;
 use parking_lot::Mutex;
-use tokio::time::{Sleep, sleep_until};
 use uuid::Uuid;
 
 use super::ledger::Ledger;
@@ -25,10 +23,14 @@ use crate::core::addresses::Place;
 use crate::core::outcome::Outcome;
 
 pub(crate) use self::doing::Doing;
+use self::insert::Insert;
+use self::kept_alarm::KeptAlarm;
 use self::loan::Loan;
 use self::patience::Patience;
 
 mod doing;
+mod insert;
+mod kept_alarm;
 mod loan;
 mod patience;
 
@@ -89,9 +91,10 @@ pub(crate) struct Link {
     passage: Passage,
     /// For answers that come piece by piece.
     pub(super) loan: Loan,
-    /// The alarm of the last exchange, for the next one. It stays set: to take it out of the runtime's wheel and to put it
-    /// back costs more than being woken by it once in a request time-out.
-    alarm: Mutex<Option<Pin<Box<Sleep>>>>,
+    /// What hyper does not know of the head of an answer.
+    pub(super) insert: Insert,
+    /// The alarm of the last exchange, for the next one.
+    pub(super) alarm: KeptAlarm,
 }
 
 impl Link {
@@ -126,7 +129,8 @@ impl Link {
             allowed: AtomicU32::new(0),
             owes: AtomicBool::new(false),
             owed: Mutex::new(None),
-            alarm: Mutex::new(None),
+            insert: Insert::default(),
+            alarm: KeptAlarm::default(),
             passage: Passage::default(),
             loan: Loan::default(),
             worker,
@@ -248,24 +252,6 @@ impl Link {
     fn take_owed(&self) -> Option<Ledger> {
         self.owes.store(false, Ordering::Relaxed);
         self.owed.lock().take()
-    }
-
-    /// An alarm that rings at `until`, or before where the last one does.
-    pub(super) fn take_alarm(&self, until: tokio::time::Instant) -> Pin<Box<Sleep>> {
-        let kept = self.alarm.lock().take();
-        match kept {
-            Some(alarm) if !alarm.is_elapsed() && alarm.deadline() <= until => alarm,
-            Some(mut alarm) => {
-                alarm.as_mut().reset(until);
-                alarm
-            }
-            None => Box::pin(sleep_until(until)),
-        }
-    }
-
-    /// Keeps it for the next exchange.
-    pub(super) fn keep_alarm(&self, alarm: Pin<Box<Sleep>>) {
-        *self.alarm.lock() = Some(alarm);
     }
 
     /// What it is doing, and since when.

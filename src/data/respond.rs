@@ -1,4 +1,4 @@
-//! Answers that the router makes itself. The only place on the data path that turns an outcome into a status.
+//! Answers that the router makes itself, and the heads of those that it passes on. The only place on the data path that turns an outcome into a status.
 //!
 //! The body is always `{"error":{"code","message","requestId"}}`: clients of Azure ML crash on other shapes. The message
 //! says which endpoint and which limit, and what to change.
@@ -7,14 +7,16 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{Response, StatusCode};
+use http::request::Parts;
+use http::{Response, StatusCode, Version};
 use uuid::Uuid;
 
-use super::headers::{self, Census};
+use super::headers::{self, Census, Kind};
 use super::late::Late;
 use super::ledger::Ledger;
 use super::stream::AnswerBody;
 use super::timing;
+use super::upstream::{Headers, Text};
 use crate::core::limits::Limits;
 use crate::core::outcome::Outcome;
 use crate::core::record::{Record, id_value};
@@ -124,7 +126,7 @@ pub(crate) fn refuse(refused: Refused, mut ledger: Ledger, server_timing: bool) 
         headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     let is_whole = ledger.upload.as_ref().is_none_or(|upload| upload.progress().ended.is_some());
-    if (refused.close || !is_whole) && ledger.record.version != http::Version::HTTP_2 {
+    if (refused.close || !is_whole) && ledger.record.version != Version::HTTP_2 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if server_timing {
@@ -160,27 +162,58 @@ pub(crate) fn panicked(id: HeaderValue) -> Response<AnswerBody> {
     response
 }
 
-/// Turns the head of a replica's answer into that of the client's: a 500 of the scoring script becomes 502.
+/// The head of an answer for the client.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) status: StatusCode,
+    /// What hyper is told of it.
+    pub(crate) headers: HeaderMap,
+    /// The others, where the socket is to write them.
+    pub(crate) lines: Option<Text>,
+}
+
+/// Whether the client's socket can write most of the head of the answer: not with HTTP/2, and not where hyper may say
+/// something before it.
+pub(crate) fn takes_lines(request: &Parts, census: Census) -> bool {
+    request.version < Version::HTTP_2 && !census.has(Kind::Expect)
+}
+
+/// Turns the head of a replica's answer into that of the client's: a 500 of the scoring script becomes 502. `is_clean` says
+/// whether there is nothing left of an answer before it.
 pub(crate) fn pass_on(
     status: StatusCode,
-    headers: &mut HeaderMap,
-    census: Census,
+    headers: Headers,
+    is_clean: bool,
     record: &mut Record,
     server_timing: bool,
-) -> StatusCode {
-    headers::remove_hop_by_hop(headers, census);
-    headers::identify(headers, census, record);
+) -> Head {
+    let Headers { map: mut headers, lines } = headers;
+    record.outcome = Outcome::Served;
+    if let Some(mut lines) = lines {
+        if is_clean {
+            headers::identify_lines(&mut lines, record);
+            if server_timing {
+                timing::tell_line(&mut lines, record);
+            }
+            return Head { status, headers, lines: Some(lines) };
+        }
+        // They would go out in front of what is left.
+        lines.read_into(&mut headers);
+    }
+    let census = Census::of(&headers);
+    headers::settle_length(&mut headers, census);
+    headers::remove_hop_by_hop(&mut headers, census);
+    headers::identify(&mut headers, census, record);
     if server_timing {
-        timing::tell(headers, record);
+        timing::tell(&mut headers, record);
     }
     if status != StatusCode::INTERNAL_SERVER_ERROR {
-        record.outcome = Outcome::Served;
-        return status;
+        return Head { status, headers, lines: None };
     }
     record.outcome = Outcome::ModelError;
     headers.insert(MODEL_ERROR_STATUS, HeaderValue::from_static("500"));
     headers.insert(MODEL_ERROR_REASON, HeaderValue::from_static("model_error"));
-    Outcome::ModelError.status()
+    Head { status: Outcome::ModelError.status(), headers, lines: None }
 }
 
 fn error_body(code: &str, message: &str, id: &HeaderValue) -> String {

@@ -3,8 +3,9 @@
 //!
 //! It also puts a body under the bare answers that hyper gives by itself when a request cannot be read, so that a
 //! client that sent too large a head learns which setting stood in its way; where hyper writes what stands in for
-//! bytes in a pipe, it lets those out instead ([`super::splice`]); and it looks whether a client that waits for its answer
-//! is still there. hyper would do that by reading on, into another buffer for each request.
+//! bytes in a pipe, it lets those out instead ([`super::splice`]); it puts what hyper does not know of a head behind its
+//! first line ([`super::link`]); and it looks whether a client that waits for its answer is still there. hyper would do that
+//! by reading on, into another buffer for each request.
 
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
@@ -34,8 +35,6 @@ pub(crate) struct Socket {
     /// Read before anything else: what another protocol had read too much.
     pushback: Bytes,
     substitute: Option<Substitute>,
-    /// Whether every answer so far is out, so that what is written next begins an answer.
-    is_clean: bool,
     /// Whether the client sent more while it waits for an answer: then its end is not seen before that is read.
     sent_more: bool,
 }
@@ -51,7 +50,7 @@ struct Substitute {
 impl Socket {
     pub(crate) fn new(transport: Transport, link: Arc<Link>) -> Self {
         let io = TokioIo::new(Watched::new(transport));
-        Self { io, link, pushback: Bytes::new(), substitute: None, is_clean: true, sent_more: false }
+        Self { io, link, pushback: Bytes::new(), substitute: None, sent_more: false }
     }
 
     /// The same socket, on which `bytes` are still to be read first.
@@ -129,7 +128,7 @@ impl Socket {
 
     /// Whether what is written next begins an answer, and there is no exchange that it could be the answer of.
     pub(crate) fn is_between_answers(&self) -> bool {
-        self.is_clean && !self.link.is_busy() && !self.link.is_http2()
+        self.link.insert.is_clean() && !self.link.is_busy() && !self.link.is_http2()
     }
 
     /// Whether hyper writes a refusal of its own, and what stands in for it. Never looks at what an exchange writes:
@@ -151,6 +150,16 @@ impl Socket {
             return Poll::Ready(Err(io::Error::other("bytes that stand in for others, and no way past the router")));
         };
         passage.poll_drain(&self.link.worker.pipes, socket, stand_in.len(), cx)
+    }
+
+    /// Writes these, and what belongs between them.
+    fn poll_write_pieces(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let Self { io, link, .. } = self;
+        let mut write = |pieces: &[IoSlice<'_>]| match link.writes_last() {
+            true => io.inner_mut().transport_mut().poll_write_last(cx, pieces),
+            false => Pin::new(&mut *io).poll_write_vectored(cx, pieces),
+        };
+        if link.insert.has_lines() { link.insert.poll_write(bufs, write) } else { write(bufs) }
     }
 
     /// Whether there is something of the client that nobody has read, so that closing would be a reset.
@@ -186,7 +195,7 @@ impl Socket {
 
     /// Takes note of a write. Where the client takes nothing more, hyper does not flush: so here too it may be seen to leave.
     fn noted(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.is_clean = false;
+        self.link.insert.set_clean(false);
         let bytes = if let Poll::Ready(Ok(bytes)) = written { bytes } else { 0 };
         self.link.note(&written, bytes);
         if written.is_pending() {
@@ -224,6 +233,7 @@ impl Write for Socket {
         let written = match this.substitute {
             Some(_) => this.poll_substitute(cx),
             None if is_stand_in(buf) => this.poll_drain(cx, buf),
+            None if this.link.insert.has_lines() => this.poll_write_pieces(cx, &[IoSlice::new(buf)]),
             None => Pin::new(&mut this.io).poll_write(cx, buf),
         };
         this.noted(written, cx)
@@ -240,7 +250,9 @@ impl Write for Socket {
         this.link.note(&flushed, 0);
         let flushed = ready!(flushed);
         this.link.settle();
-        this.is_clean = !this.link.is_busy();
+        if !this.link.is_busy() {
+            this.link.insert.set_clean(true);
+        }
         if this.link.loan.is_asked()
             && let Some(socket) = this.io.inner_mut().transport_mut().lend()
         {
@@ -277,8 +289,7 @@ impl Write for Socket {
         let written = match this.substitute {
             Some(_) => this.poll_substitute(cx),
             None if let Some(buf) = bufs.first().filter(|buf| is_stand_in(buf)) => this.poll_drain(cx, buf),
-            None if this.link.writes_last() => this.io.inner_mut().transport_mut().poll_write_last(cx, bufs),
-            None => Pin::new(&mut this.io).poll_write_vectored(cx, bufs),
+            None => this.poll_write_pieces(cx, bufs),
         };
         this.noted(written, cx)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::upstream;
 use crate::core::count::micros;
 use crate::core::record::Record;
 
@@ -12,7 +13,20 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Adds the header, where there is something to tell.
 pub(crate) fn tell(headers: &mut HeaderMap, record: &Record) {
-    let Some(queued) = record.queued else { return };
+    if let Some(Ok(value)) = text(record).map(Text::into_value) {
+        headers.append(SERVER_TIMING, value);
+    }
+}
+
+/// The same where they are lines.
+pub(crate) fn tell_line(lines: &mut upstream::Text, record: &Record) {
+    if let Some(text) = text(record) {
+        lines.add(&SERVER_TIMING, text.bytes());
+    }
+}
+
+fn text(record: &Record) -> Option<Text> {
+    let queued = record.queued?;
     let mut text = Text::default();
     text.push(b"queue;dur=");
     text.push_millis(queued);
@@ -20,9 +34,7 @@ pub(crate) fn tell(headers: &mut HeaderMap, record: &Record) {
         text.push(b", upstream;dur=");
         text.push_millis(answered.saturating_duration_since(admitted));
     }
-    if let Ok(value) = text.into_value() {
-        headers.append(SERVER_TIMING, value);
-    }
+    Some(text)
 }
 
 /// A text on the stack, so that the only allocation is that of the value. What does not fit is left out.
@@ -51,6 +63,10 @@ impl Text {
         self.push(itoa::Buffer::new().format(micros / 1000).as_bytes());
         let rest = micros % 1000;
         self.push(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
     }
 
     fn into_value(self) -> Result<HeaderValue, http::header::InvalidHeaderValue> {

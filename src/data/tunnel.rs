@@ -26,7 +26,7 @@ use super::pending::Busy;
 use super::replica_tls::ReplicaSocket;
 use super::respond::{self, Refused};
 use super::stream::AnswerBody;
-use super::upstream::Answered;
+use super::upstream::{Answered, Headers};
 use super::worker::Phase;
 use crate::core::outcome::Outcome;
 use crate::core::state::AnswerFlaw;
@@ -40,7 +40,8 @@ pub(crate) fn open(
     route: &Route,
     mut ledger: Ledger,
 ) -> Response<AnswerBody> {
-    let Answered { status, mut headers, body } = answered;
+    // With 101 all of them are in the map.
+    let Answered { status, headers: Headers { map: mut headers, .. }, body } = answered;
     let agreed = |asked: &HeaderValue| {
         let protocol = headers.get(UPGRADE);
         protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(asked.as_bytes()))

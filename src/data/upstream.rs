@@ -26,7 +26,8 @@ use crate::core::replica_tls::{ReplicaTls, Wire};
 pub(crate) use self::answer::ReplicaBody;
 pub(crate) use self::call::{Answered, Broken, Call, Cause};
 pub(crate) use self::encode::RequestHead;
-pub(crate) use self::head::HeadFlaw;
+pub(crate) use self::head::{HeadFlaw, Headers};
+pub(crate) use self::text::Text;
 
 mod answer;
 mod call;

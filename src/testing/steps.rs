@@ -1,5 +1,6 @@
 //! Single steps of an exchange that are private to the data path, for the benches: the header rules.
 
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
@@ -10,7 +11,8 @@ use crate::core::record::{AuthType, Record};
 use crate::core::snapshot::Access;
 use crate::core::token::Fault;
 use crate::data::headers::{self, Census, Peer};
-use crate::data::upstream::RequestHead;
+use crate::data::upstream::head::{Expected, HeadReader};
+use crate::data::upstream::{Headers, RequestHead};
 use crate::data::{auth, respond};
 
 /// The headers of a small request and of its answer, with what the rules ask for besides.
@@ -78,8 +80,18 @@ impl Heads {
 
     /// Makes the answer to the client of the replica's.
     pub fn pass_on(&mut self, headers: &mut HeaderMap) -> StatusCode {
-        let census = Census::of(headers);
-        headers::settle_length(headers, census);
-        respond::pass_on(StatusCode::OK, headers, census, &mut self.record, false)
+        let theirs = Headers::from(std::mem::take(headers));
+        let head = respond::pass_on(StatusCode::OK, theirs, true, &mut self.record, false);
+        *headers = head.headers;
+        head.status
+    }
+
+    /// Reads the head of an answer and makes the client's of it, as it mostly goes. Says how long that is.
+    pub fn read_and_pass_on(&mut self, head: &Bytes) -> usize {
+        let expected = Expected { is_bodiless: false, bytes_max: head.len(), as_lines: true };
+        let mut headers = Headers::default();
+        let Ok(Some((head, _))) = HeadReader::default().push(head.clone(), expected, &mut headers) else { return 0 };
+        let head = respond::pass_on(head.status, headers, true, &mut self.record, false);
+        head.lines.map_or(0, |lines| lines.bytes().len())
     }
 }

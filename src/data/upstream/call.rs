@@ -13,7 +13,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::answer::ReplicaBody;
 use super::encode::RequestHead;
-use super::head::{Expected, Head, HeadFlaw, HeadReader};
+use super::head::{Expected, Head, HeadFlaw, HeadReader, Headers};
 use super::sending::{SendError, Sending};
 use super::{SMALL, Upstream};
 use crate::data::upload::UploadBody;
@@ -24,7 +24,7 @@ pub(crate) struct Call {
     upstream: Box<Upstream>,
     request: RequestHead,
     /// Those of the answer.
-    headers: HeaderMap,
+    headers: Headers,
     sending: Sending,
     reader: HeadReader,
     expected: Expected,
@@ -38,7 +38,7 @@ pub(crate) struct Call {
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Headers,
     pub(crate) body: ReplicaBody,
 }
 
@@ -72,11 +72,12 @@ impl Call {
         body: UploadBody,
         head_bytes_max: usize,
     ) -> Self {
-        let expected = Expected { is_bodiless: request.is_head(), bytes_max: head_bytes_max };
+        let (is_bodiless, as_lines) = (request.is_head(), request.takes_lines());
+        let expected = Expected { is_bodiless, bytes_max: head_bytes_max, as_lines };
         Self {
             upstream,
             request,
-            headers,
+            headers: headers.into(),
             sending: Sending::new(body),
             reader: HeadReader::default(),
             expected,
@@ -147,7 +148,7 @@ impl Call {
     /// What is left of it.
     pub(crate) fn broken(self, cause: Cause) -> Broken {
         let (is_unsent, is_stale) = (self.is_unsent(), self.upstream.reused && !self.has_read);
-        Broken { cause, is_unsent, is_stale, head: (self.request, self.headers) }
+        Broken { cause, is_unsent, is_stale, head: (self.request, self.headers.map) }
     }
 }
 

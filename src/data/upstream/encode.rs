@@ -21,6 +21,8 @@ pub(crate) struct RequestHead {
     has_coding: bool,
     /// Whether there is no body in the answer, whatever that says.
     is_head: bool,
+    /// Whether the head of the answer is wanted as lines, where that will do.
+    takes_lines: bool,
     /// The trailers that they announced.
     trailers: Vec<HeaderName>,
 }
@@ -34,8 +36,6 @@ pub(super) enum Sent {
     Chunked(Vec<HeaderName>),
 }
 
-/// What the router adds to a head is less, as a rule.
-const OWN_BYTES: usize = 512;
 impl RequestHead {
     /// With its first line, and no headers yet.
     pub(crate) fn new(method: &Method, target: &Uri) -> Self {
@@ -44,7 +44,18 @@ impl RequestHead {
         for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
             text.push(part.as_bytes());
         }
-        Self { text, has_length: false, has_coding: false, is_head: *method == Method::HEAD, trailers: Vec::new() }
+        Self { text, is_head: *method == Method::HEAD, ..Self::default() }
+    }
+
+    /// Asks for the head of the answer as lines, where that will do.
+    pub(crate) fn take_lines(&mut self) {
+        // What is said of a body that does not come, hyper has to be told.
+        self.takes_lines = !self.is_head;
+    }
+
+    /// Whether it is asked for so.
+    pub(super) fn takes_lines(&self) -> bool {
+        self.takes_lines
     }
 
     /// Whether there is no body in the answer, whatever that says.
@@ -55,7 +66,7 @@ impl RequestHead {
     /// Makes room for so many bytes of headers, and for the few that the router adds: a long text that grew by doubling would
     /// hold twice what it needs for as long as its request waits in line.
     pub(crate) fn reserve(&mut self, bytes: usize) {
-        self.text.reserve(bytes + OWN_BYTES);
+        self.text.reserve_for(bytes);
     }
 
     /// Adds a header that has nothing to do with the framing of the body.

@@ -11,6 +11,10 @@ use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use httparse::{ParserConfig, Status};
 
+use super::text::Text;
+
+mod lines;
+
 /// As many headers as an answer, or its trailers, may have.
 pub(super) const HEADERS_MAX: usize = 100;
 
@@ -58,6 +62,23 @@ pub(crate) struct Expected {
     /// Whether the request was a HEAD: its answer has no body, whatever it says.
     pub(crate) is_bodiless: bool,
     pub(crate) bytes_max: usize,
+    /// Whether the headers are wanted as lines, where that will do.
+    pub(crate) as_lines: bool,
+}
+
+/// Where the headers of an answer are.
+#[derive(Debug, Default)]
+pub(crate) struct Headers {
+    /// All of them; beside lines, only what hyper has to know.
+    pub(crate) map: HeaderMap,
+    /// The others, without what is not for the client.
+    pub(crate) lines: Option<Text>,
+}
+
+impl From<HeaderMap> for Headers {
+    fn from(map: HeaderMap) -> Self {
+        Self { map, lines: None }
+    }
 }
 
 /// Puts a head together from the pieces in which it comes.
@@ -69,12 +90,12 @@ pub(crate) struct HeadReader {
 }
 
 impl HeadReader {
-    /// The next piece. Once the head is whole: it, and what came of the body; the headers are put into the map.
+    /// The next piece. Once the head is whole: it, and what came of the body; the headers are put where they are to be.
     pub(crate) fn push(
         &mut self,
         mut block: Bytes,
         expected: Expected,
-        headers: &mut HeaderMap,
+        headers: &mut Headers,
     ) -> Result<Option<(Head, Bytes)>, HeadFlaw> {
         if !self.partial.is_empty() {
             let Some(joined) = self.join(&block, expected.bytes_max)? else { return Ok(None) };
@@ -124,7 +145,7 @@ const STRANGE: HeadFlaw = HeadFlaw::Malformed("a header that cannot be");
 const LENGTH: HeadFlaw = HeadFlaw::Malformed("a Content-Length that is none, or several");
 
 /// The head that these bytes begin with, if they have its end.
-fn parse(block: &Bytes, expected: Expected, headers: &mut HeaderMap) -> Result<Option<Head>, HeadFlaw> {
+fn parse(block: &Bytes, expected: Expected, headers: &mut Headers) -> Result<Option<Head>, HeadFlaw> {
     // The parser would skip empty lines.
     if block.first() != Some(&b'H') {
         return Err(HeadFlaw::Malformed("no status line"));
@@ -143,24 +164,38 @@ fn parse(block: &Bytes, expected: Expected, headers: &mut HeaderMap) -> Result<O
     let status = answer.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(HeadFlaw::Malformed("no status"))?;
     let is_new = answer.version == Some(1);
-    headers.clear();
-    headers.reserve(answer.headers.len());
-    let mut framed = Framed::default();
-    for line in answer.headers.iter() {
-        if !follows_line_end(block, line.name) {
-            return Err(BARE);
-        }
-        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| STRANGE)?;
-        let value = HeaderValue::from_maybe_shared(block.slice_ref(line.value)).map_err(|_| STRANGE)?;
-        framed.note(&name, &value)?;
-        headers.append(name, value);
-    }
-    if block.get(length.saturating_sub(4)..length) != Some(b"\r\n\r\n") {
+    let lines = &*answer.headers;
+    if lines.iter().any(|line| !follows_line_end(block, line.name))
+        || block.get(length.saturating_sub(4)..length) != Some(b"\r\n\r\n")
+    {
         return Err(BARE);
     }
+    headers.map.clear();
+    headers.lines = None;
+    let plain = if expected.as_lines { lines::write(block, length, status, lines, headers) } else { None };
+    let framed = plain.map_or_else(|| fill(block, lines, &mut headers.map), Ok)?;
     let framing = framed.judge(status, is_new, expected)?;
     let keeps_alive = is_new && !framed.closes && framing != Framing::UntilClose;
     Ok(Some(Head { status, framing, keeps_alive, length }))
+}
+
+/// Puts all of them into the map.
+fn fill(block: &Bytes, lines: &[httparse::Header<'_>], map: &mut HeaderMap) -> Result<Framed, HeadFlaw> {
+    map.clear();
+    map.reserve(lines.len());
+    let mut framed = Framed::default();
+    for line in lines {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| STRANGE)?;
+        let value = HeaderValue::from_maybe_shared(block.slice_ref(line.value)).map_err(|_| STRANGE)?;
+        match name {
+            CONTENT_LENGTH => framed.note_length(line.value)?,
+            TRANSFER_ENCODING => framed.note_coding(line.value),
+            CONNECTION => framed.note_connection(line.value),
+            _ => {}
+        }
+        map.append(name, value);
+    }
+    Ok(framed)
 }
 
 /// Whether the line before the one that begins with this name, which is a part of the block, ends with CR LF.
@@ -190,23 +225,25 @@ struct Framed {
 }
 
 impl Framed {
-    fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<(), HeadFlaw> {
-        if *name == CONTENT_LENGTH {
-            // A list of equal ones is one (RFC 9110, section 8.6).
-            for length in value.as_bytes().split(|byte| *byte == b',') {
-                let length = number(length.trim_ascii()).ok_or(LENGTH)?;
-                if self.length.replace(length).is_some_and(|other| other != length) {
-                    return Err(LENGTH);
-                }
+    fn note_length(&mut self, value: &[u8]) -> Result<(), HeadFlaw> {
+        // A list of equal ones is one (RFC 9110, section 8.6).
+        for length in value.split(|byte| *byte == b',') {
+            let length = number(length.trim_ascii()).ok_or(LENGTH)?;
+            if self.length.replace(length).is_some_and(|other| other != length) {
+                return Err(LENGTH);
             }
-        } else if *name == TRANSFER_ENCODING {
-            let is_chunked = value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-            self.other_coding |= !is_chunked || self.chunked;
-            self.chunked = true;
-        } else if *name == CONNECTION {
-            self.closes |= asks_to_close(value);
         }
         Ok(())
+    }
+
+    fn note_coding(&mut self, value: &[u8]) {
+        let is_chunked = value.trim_ascii().eq_ignore_ascii_case(b"chunked");
+        self.other_coding |= !is_chunked || self.chunked;
+        self.chunked = true;
+    }
+
+    fn note_connection(&mut self, value: &[u8]) {
+        self.closes |= asks_to_close(value);
     }
 
     fn judge(&self, status: StatusCode, is_new: bool, expected: Expected) -> Result<Framing, HeadFlaw> {
@@ -242,8 +279,8 @@ fn number(digits: &[u8]) -> Option<u64> {
 }
 
 /// Whether the replica closes the connection after this answer.
-fn asks_to_close(connection: &HeaderValue) -> bool {
-    match connection.as_bytes() {
+fn asks_to_close(connection: &[u8]) -> bool {
+    match connection {
         b"close" => true,
         b"keep-alive" => false,
         others => others.windows(5).any(|word| word.eq_ignore_ascii_case(b"close")),

@@ -252,8 +252,8 @@ async fn a_request_goes_out_with_its_body_in_one_write_and_with_the_length_that_
 async fn what_is_read_grows_with_what_was_taken() {
     let (upstream, _theirs) = pair().await;
     let call = Call::new(upstream, request(Method::GET), UploadBody::empty(), 4096);
-    let (mut reader, mut headers) = (head::HeadReader::default(), HeaderMap::new());
-    let expected = head::Expected { is_bodiless: false, bytes_max: 4096 };
+    let (mut reader, mut headers) = (head::HeadReader::default(), Headers::default());
+    let expected = head::Expected { is_bodiless: false, bytes_max: 4096, as_lines: false };
     let bytes = Bytes::from_static(b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n");
     let (head, rest) = reader.push(bytes, expected, &mut headers).unwrap().unwrap();
     let mut body = call.answer(head, rest).body;

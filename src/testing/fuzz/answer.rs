@@ -1,11 +1,11 @@
 //! Answers of replicas, as bytes: heads, and bodies out of their framing.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::data::upstream::decode::Decoder;
-use crate::data::upstream::head::{Expected, Framing, Head, HeadReader};
+use crate::data::upstream::head::{Expected, Framing, Head, HeadReader, Headers};
 
 /// Bytes of a head.
 const HEAD_MAX: usize = 1024;
@@ -27,10 +27,11 @@ pub(super) fn answer(bytes: &[u8]) {
     let method = if method == b'H' { Method::HEAD } else { Method::POST };
     // In pieces, a head without an end would be waited for.
     let bytes = [rest, b"\r\n\r\n"].concat();
-    let taken = read(&[&bytes], &method);
+    let taken = read(&[&bytes], &method, false);
+    assert_lines(taken.as_ref(), read(&[&bytes], &method, true));
     for size in [1, usize::from(size).max(1)] {
         let pieces: Vec<&[u8]> = bytes.chunks(size).collect();
-        assert_eq!(taken, read(&pieces, &method), "in pieces of {size}: {}", bytes.escape_ascii());
+        assert_eq!(taken, read(&pieces, &method, false), "in pieces of {size}: {}", bytes.escape_ascii());
     }
     let Some(taken) = taken else { return };
     let count = |name| taken.headers.get_all(name).iter().count();
@@ -52,10 +53,27 @@ pub(super) fn answer(bytes: &[u8]) {
     assert!(is_over, "an interim answer is none: {taken:?}");
 }
 
+/// Read as lines, an answer is the same, but for what is not for the client.
+fn assert_lines(taken: Option<&Taken>, as_lines: Option<Taken>) {
+    let (Some(taken), Some(as_lines)) = (taken, &as_lines) else {
+        return assert!(taken.is_none() && as_lines.is_none(), "{taken:?} {as_lines:?}");
+    };
+    let (mut map, mut lines) = (taken.headers.clone(), as_lines.headers.clone());
+    let own = ["x-request-id", "x-ms-request-id", "x-ms-client-request-id", "azureml-model-deployment"];
+    let hop = ["keep-alive", "proxy-connection"];
+    let left_out = own.into_iter().chain(hop).map(HeaderName::from_static);
+    for name in left_out.chain([CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION]) {
+        map.remove(&name);
+        lines.remove(&name);
+    }
+    assert_eq!(map, lines);
+    assert_eq!((taken.head, &taken.body, &taken.rest), (as_lines.head, &as_lines.body, &as_lines.rest));
+}
+
 /// `None` where it is refused, or breaks off.
-fn read(pieces: &[&[u8]], method: &Method) -> Option<Taken> {
-    let expected = Expected { is_bodiless: *method == Method::HEAD, bytes_max: HEAD_MAX };
-    let (mut reader, mut headers, mut pieces) = (HeadReader::default(), HeaderMap::new(), pieces.iter());
+fn read(pieces: &[&[u8]], method: &Method, as_lines: bool) -> Option<Taken> {
+    let expected = Expected { is_bodiless: *method == Method::HEAD, bytes_max: HEAD_MAX, as_lines };
+    let (mut reader, mut headers, mut pieces) = (HeadReader::default(), Headers::default(), pieces.iter());
     let (head, mut input) = loop {
         let piece = Bytes::copy_from_slice(pieces.next()?);
         if let Some(whole) = reader.push(piece, expected, &mut headers).ok()? {
@@ -74,5 +92,7 @@ fn read(pieces: &[&[u8]], method: &Method) -> Option<Taken> {
     }
     decoder.end().ok()?;
     let trailers = decoder.take_trailers();
+    let Headers { map: mut headers, lines } = headers;
+    lines.into_iter().for_each(|lines| lines.read_into(&mut headers));
     Some(Taken { head, headers, body, trailers, rest })
 }

@@ -3,6 +3,7 @@
 use http::HeaderValue;
 
 use super::*;
+use crate::data::upstream::text::OWN_BYTES;
 
 fn head(method: Method, headers: &[(&str, &str)]) -> RequestHead {
     let mut map = HeaderMap::new();

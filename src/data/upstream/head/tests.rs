@@ -10,22 +10,35 @@ use crate::data::upstream::tests::cut;
 const MAX: usize = 4096;
 
 fn expected(method: &Method) -> Expected {
-    Expected { is_bodiless: *method == Method::HEAD, bytes_max: MAX }
+    Expected { is_bodiless: *method == Method::HEAD, bytes_max: MAX, as_lines: false }
 }
 
 /// Reads these pieces. What comes of it: the head with its headers and what came behind it, nothing, or a flaw.
 fn read(pieces: &[&[u8]], method: &Method) -> Result<Option<(Head, HeaderMap, Vec<u8>)>, HeadFlaw> {
-    let (mut reader, mut headers) = (HeadReader::default(), HeaderMap::new());
+    let read = read_as(pieces, expected(method))?;
+    Ok(read.map(|(head, headers, rest)| {
+        assert!(headers.lines.is_none());
+        (head, headers.map, rest)
+    }))
+}
+
+fn read_as(pieces: &[&[u8]], expected: Expected) -> Result<Option<(Head, Headers, Vec<u8>)>, HeadFlaw> {
+    let (mut reader, mut headers) = (HeadReader::default(), Headers::default());
     // What is left of the request is not the answer's.
-    headers.insert(SERVER, HeaderValue::from_static("of the request"));
+    headers.map.insert(SERVER, HeaderValue::from_static("of the request"));
     let mut pieces = pieces.iter();
     for piece in pieces.by_ref() {
-        if let Some((head, rest)) = reader.push(Bytes::copy_from_slice(piece), expected(method), &mut headers)? {
+        if let Some((head, rest)) = reader.push(Bytes::copy_from_slice(piece), expected, &mut headers)? {
             let rest = pieces.fold(rest.to_vec(), |rest, piece| [&rest, *piece].concat());
             return Ok(Some((head, headers, rest)));
         }
     }
     Ok(None)
+}
+
+/// The same as lines, where that will do.
+fn read_as_lines(pieces: &[&[u8]]) -> Result<Option<(Head, Headers, Vec<u8>)>, HeadFlaw> {
+    read_as(pieces, Expected { as_lines: true, ..expected(&Method::POST) })
 }
 
 fn read_one(text: &str) -> Result<Option<(Head, HeaderMap, Vec<u8>)>, HeadFlaw> {
@@ -113,7 +126,7 @@ fn what_can_be_read_in_two_ways_is_no_head() {
 fn a_head_without_an_end_is_given_up_at_the_limit_whatever_the_pieces() {
     let start = "HTTP/1.1 200 OK\r\nA: ";
     for size in [1, 7, 1000, MAX + 1] {
-        let (mut reader, mut headers) = (HeadReader::default(), HeaderMap::new());
+        let (mut reader, mut headers) = (HeadReader::default(), Headers::default());
         let mut push = |bytes: &[u8]| {
             reader.push(Bytes::copy_from_slice(bytes), expected(&Method::GET), &mut headers).map(|head| head.is_some())
         };
@@ -139,6 +152,64 @@ fn interim_answers_are_passed_over_and_leave_nothing() {
     assert_eq!((head.status.as_u16(), headers.len(), &headers["a"]), (200, 1, &HeaderValue::from_static("b")));
     assert_eq!(rest, b"body");
     assert_eq!(read_one("HTTP/1.1 100 Continue\r\n\r\n"), Ok(None));
+}
+
+#[test]
+fn lines_are_what_is_for_the_client_and_the_date_is_for_hyper() {
+    let text = "HTTP/1.1 200 OK\r\nServer: a\r\nDate: today\r\nContent-Length: 2\r\nX-Two:  b \r\nConnection: Keep-Alive\r\n\
+                Keep-Alive: timeout=5\r\nX-Request-Id: theirs\r\nx-two: c:d\r\nX-Empty:\r\n\r\n";
+    let (head, headers, _) = read_as_lines(&[text.as_bytes()]).unwrap().unwrap();
+    assert_eq!((head.framing, head.keeps_alive), (Framing::Length(2), true));
+    let lines = headers.lines.unwrap();
+    assert_eq!(std::str::from_utf8(lines.bytes()).unwrap(), "server: a\r\nx-two: b\r\nx-two: c:d\r\nx-empty: \r\n");
+    assert_eq!((headers.map.len(), &headers.map["date"]), (1, &HeaderValue::from_static("today")));
+    let mut map = HeaderMap::new();
+    lines.read_into(&mut map);
+    let all: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+    assert_eq!(all, [("server", "a"), ("x-two", "b"), ("x-two", "c:d"), ("x-empty", "")]);
+}
+
+#[test]
+fn what_the_rules_have_more_to_say_about_is_left_to_the_map() {
+    for odd in [
+        "500 Oh\r\nA: b",
+        "204 No Content\r\nA: b",
+        "304 Not Modified\r\nA: b",
+        "101 Switching Protocols\r\nA: b",
+        "200 OK\r\nConnection: close, X-Own\r\nX-Own: a",
+        "200 OK\r\nConnection: X-Own\r\nX-Own: a",
+        "200 OK\r\nConnection: close\r\nClose: a",
+        "200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked",
+        "200 OK\r\nUpgrade: h2c",
+        "200 OK\r\nTE: trailers",
+        "200 OK\r\nHTTP2-Settings: a",
+    ] {
+        let text = format!("HTTP/1.1 {odd}\r\nDate: today\r\n\r\n");
+        let (head, headers, rest) = read_as_lines(&[text.as_bytes()]).unwrap().unwrap();
+        assert!(headers.lines.is_none(), "{text}");
+        assert_eq!((head, headers.map, rest), read_one(&text).unwrap().unwrap(), "{text}");
+    }
+}
+
+#[test]
+fn as_lines_the_same_bytes_are_taken_and_none_ends_a_line() {
+    for byte in 0..=u8::MAX {
+        for text in
+            [[b"A", &[byte][..], b"a: b"].concat(), [b"A: b", &[byte][..], b"b"].concat(), vec![b'A', b':', byte]]
+        {
+            let text = [b"HTTP/1.1 200 OK\r\n", &*text, b"\r\nContent-Length: 0\r\n\r\n"].concat();
+            let (map, lines) = (read(&[&text], &Method::POST), read_as_lines(&[&text]));
+            match (map, lines) {
+                (Ok(Some((_, map, _))), Ok(Some((_, headers, _)))) => {
+                    let mut read = HeaderMap::new();
+                    headers.lines.unwrap().read_into(&mut read);
+                    read.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+                    assert_eq!(map, read, "{}", text.escape_ascii());
+                }
+                (map, lines) => assert_eq!(map.unwrap_err(), lines.unwrap_err(), "{}", text.escape_ascii()),
+            }
+        }
+    }
 }
 
 /// Lines as models write them, and as they should not.
@@ -190,6 +261,28 @@ proptest! {
         let each = read(&each, &Method::POST);
         prop_assert_eq!(one.is_err(), some.is_err(), "{:?} {:?}", &one, &some);
         prop_assert_eq!(one.is_err(), each.is_err(), "{:?} {:?}", &one, &each);
+        // As lines too, and then as well.
+        let cut = cut(&bytes, &cuts);
+        for (map, lines) in [(&one, read_as_lines(&[&bytes])), (&some, read_as_lines(&cut))] {
+            match (map, lines) {
+                (Ok(Some((head, map, rest))), Ok(Some((other, headers, other_rest)))) => {
+                    prop_assert_eq!((head, rest), (&other, &other_rest));
+                    let mut headers_read = headers.map;
+                    let Some(lines) = headers.lines else {
+                        prop_assert_eq!(map, &headers_read);
+                        continue;
+                    };
+                    lines.read_into(&mut headers_read);
+                    let mut passed = map.clone();
+                    for framing in [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION] {
+                        passed.remove(framing);
+                    }
+                    prop_assert_eq!(&passed, &headers_read);
+                }
+                (Err(flaw), Err(other)) => prop_assert_eq!(*flaw, other),
+                (one, lines) => prop_assert!(matches!((one, &lines), (Ok(None), Ok(None))), "{:?} {:?}", one, lines),
+            }
+        }
         if let (Ok(one), Ok(some), Ok(each)) = (one, some, each) {
             prop_assert_eq!(&one, &some);
             prop_assert_eq!(&one, &each);
