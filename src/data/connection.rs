@@ -109,7 +109,8 @@ async fn serve(worker: &Arc<Worker>, mut socket: TcpStream, peer: SocketAddr, tl
                     return;
                 }
             }
-            End::Over(Err(error)) if error.is_parse_version_h2() => {
+            // Not behind an answer that is not out.
+            End::Over(Err(error)) if error.is_parse_version_h2() && link.insert.is_clean() => {
                 let socket = parts.io.push_back(parts.read_buf);
                 return Box::pin(http2::serve(&link, socket, &mut watch)).await;
             }
@@ -209,7 +210,10 @@ async fn handle(link: Arc<Link>, request: Request<Incoming>, is_last: bool) -> A
     let ledger = open(&link, &parts, census);
     let id = ledger.record.request_id.clone();
     let exchange = AssertUnwindSafe(exchange(&link, &mut parts, body, census, ledger)).catch_unwind();
-    let mut response = exchange.await.unwrap_or_else(|_| respond::panicked(id));
+    let mut response = exchange.await.unwrap_or_else(|_| {
+        link.insert.forget();
+        respond::panicked(id)
+    });
     if version != Version::HTTP_2 {
         *response.version_mut() = Version::HTTP_11;
         // Closing gives back what the connection holds.

@@ -1,4 +1,4 @@
-//! Header rules, both ways. Pure: header maps in, and a map or a text out.
+//! Header rules, both ways. Pure: header maps in, and a map or a text out; of answers, lines in and out as well.
 //!
 //! Towards the replica: hop-by-hop headers go, ids and forwarding are set by the router, credentials stay behind.
 //! Towards the client: hop-by-hop headers go, ids and the deployment's name are added.

@@ -152,7 +152,7 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Sends the request on this connection, as this is polled. The answer's headers will be in the map.
+    /// Sends the request on this connection, as this is polled. The map is room for the answer's headers.
     pub(crate) fn send(upstream: Box<Upstream>, head: (RequestHead, HeaderMap), body: UploadBody, busy: Busy) -> Self {
         let head_bytes_max = busy.worker.limits().answer_head_bytes_max;
         Self { call: Some(Call::new(upstream, head, body, head_bytes_max)), busy: Some(busy) }

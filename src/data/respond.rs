@@ -1,4 +1,5 @@
-//! Answers that the router makes itself, and the heads of those that it passes on. The only place on the data path that turns an outcome into a status.
+//! Answers that the router makes itself, and the heads of those that it passes on. The only place on the data path that
+//! turns an outcome into a status.
 //!
 //! The body is always `{"error":{"code","message","requestId"}}`: clients of Azure ML crash on other shapes. The message
 //! says which endpoint and which limit, and what to change.
@@ -308,7 +309,10 @@ fn raw(outcome: Outcome, message: &str, id: Uuid) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant, SystemTime};
+
     use super::*;
+    use crate::data::upstream::head::{Expected, HeadReader};
 
     #[test]
     fn the_error_body_is_json_whatever_the_message() {
@@ -318,6 +322,43 @@ mod tests {
         assert_eq!(parsed["error"]["message"], "a \"quoted\" \\ name\nwith \u{1} and é");
         assert_eq!(parsed["error"]["code"], "QueueFull");
         assert_eq!(parsed["error"]["requestId"], Uuid::nil().to_string());
+    }
+
+    #[test]
+    fn a_head_says_the_same_as_lines_and_by_way_of_the_map() {
+        let text = Bytes::from_static(
+            b"HTTP/1.1 203 Odd\r\nServer: a\r\nServer-Timing: db;dur=1\r\nX-Two: b\r\nX-Two: c\r\nX-Request-Id: theirs\r\n\
+              X-Ms-Client-Request-Id: theirs\r\nDate: today\r\nKeep-Alive: a\r\nConnection: keep-alive\r\n\r\n",
+        );
+        let read = |as_lines| {
+            let expected = Expected { is_bodiless: false, bytes_max: text.len(), as_lines };
+            let mut headers = Headers::default();
+            let (head, _) = HeadReader::default().push(text.clone(), expected, &mut headers).unwrap().unwrap();
+            assert_eq!(headers.lines.is_some(), as_lines);
+            (head.status, headers)
+        };
+        let mut record = Record::new(Instant::now(), SystemTime::now(), [127, 0, 0, 1].into(), id_value(Uuid::nil()));
+        record.queued = Some(Duration::from_millis(1));
+        for client_id in [None, Some(HeaderValue::from_static("the-clients"))] {
+            record.client_request_id = client_id;
+            let sorted = |(as_lines, is_clean): (bool, bool)| {
+                let ((status, headers), mut record) = (read(as_lines), record.clone());
+                let mut head = pass_on(status, headers, is_clean, &mut record, true);
+                assert_eq!(head.lines.is_some(), as_lines && is_clean);
+                assert_eq!((head.status.as_u16(), record.outcome), (203, Outcome::Served));
+                head.lines.into_iter().for_each(|lines| lines.read_into(&mut head.headers));
+                let mut headers: Vec<_> =
+                    head.headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+                headers.sort_by(|a, b| a.split(':').next().cmp(&b.split(':').next()));
+                headers
+            };
+            let [lines, late, map] = [(true, true), (true, false), (false, true)].map(sorted);
+            assert_eq!((&lines, &late), (&map, &map));
+            assert_eq!(
+                map.iter().filter(|line| line.contains("request-id")).count(),
+                2 + usize::from(record.client_request_id.is_some())
+            );
+        }
     }
 
     #[test]

@@ -155,11 +155,22 @@ impl Socket {
     /// Writes these, and what belongs between them.
     fn poll_write_pieces(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let Self { io, link, .. } = self;
-        let mut write = |pieces: &[IoSlice<'_>]| match link.writes_last() {
-            true => io.inner_mut().transport_mut().poll_write_last(cx, pieces),
-            false => Pin::new(&mut *io).poll_write_vectored(cx, pieces),
+        let mut taken = 0;
+        let mut write = |pieces: &[IoSlice<'_>]| {
+            let written = match link.writes_last() {
+                true => io.inner_mut().transport_mut().poll_write_last(cx, pieces),
+                false => Pin::new(&mut *io).poll_write_vectored(cx, pieces),
+            };
+            taken += bytes_of(&written);
+            written
         };
-        if link.insert.has_lines() { link.insert.poll_write(bufs, write) } else { write(bufs) }
+        if !link.insert.has_lines() {
+            return write(bufs);
+        }
+        let written = link.insert.poll_write(bufs, write);
+        // A client that takes lines takes something, though hyper is not told.
+        link.note(&Poll::Ready(Ok(())), taken - bytes_of(&written));
+        written
     }
 
     /// Whether there is something of the client that nobody has read, so that closing would be a reset.
@@ -196,13 +207,17 @@ impl Socket {
     /// Takes note of a write. Where the client takes nothing more, hyper does not flush: so here too it may be seen to leave.
     fn noted(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.link.insert.set_clean(false);
-        let bytes = if let Poll::Ready(Ok(bytes)) = written { bytes } else { 0 };
-        self.link.note(&written, bytes);
+        self.link.note(&written, bytes_of(&written));
         if written.is_pending() {
             self.check_client(cx)?;
         }
         written
     }
+}
+
+/// How many bytes a write took.
+fn bytes_of(written: &Poll<io::Result<usize>>) -> usize {
+    if let Poll::Ready(Ok(bytes)) = written { *bytes } else { 0 }
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

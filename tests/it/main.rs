@@ -10,6 +10,7 @@ mod drain;
 mod early;
 mod full_backlog;
 mod h2_floods;
+mod heads;
 mod hostile;
 mod limits;
 #[cfg(target_os = "linux")]

@@ -8,7 +8,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 pub(super) const OWN_BYTES: usize = 512;
 /// A text that grew larger is not kept for another head.
 const SPARE_BYTES_MAX: usize = 4 << 10;
-/// So many texts a thread keeps. There are as many as requests under way.
+/// So many texts a thread keeps. There are as many as requests under way, and as heads that are on their way back.
 const SPARES_MAX: usize = 64;
 
 thread_local! {
@@ -46,7 +46,7 @@ impl Text {
         let at = self.0.len();
         self.0.extend_from_slice(name);
         if let Some(name) = self.0.get_mut(at..) {
-            // As hyper writes them, with HTTP/2 and without.
+            // As hyper writes those that it knows.
             name.make_ascii_lowercase();
         }
         at

@@ -214,24 +214,31 @@ fn reason_phrase(status: StatusCode) -> &'static str {
     status.canonical_reason().unwrap_or("Unregistered")
 }
 
+// The names are known where they are written, and always inlined so that they are stored from registers: a call to copy
+// one takes longer than that.
+
 /// A text that needs no escaping.
+#[inline(always)]
 fn plain(out: &mut Vec<u8>, field: Field, value: &str) {
     out.extend_from_slice(field.text);
     out.extend_from_slice(value.as_bytes());
     out.push(b'"');
 }
 
+#[inline(always)]
 fn text(out: &mut Vec<u8>, field: Field, value: &[u8], bytes_max: usize) {
     out.extend_from_slice(field.text);
     escape(out, value, bytes_max);
     out.push(b'"');
 }
 
+#[inline(always)]
 fn integer(out: &mut Vec<u8>, field: Field, value: u64) {
     out.extend_from_slice(field.number);
     write_integer(out, value);
 }
 
+#[inline(always)]
 fn millis(out: &mut Vec<u8>, field: Field, value: Option<Duration>) {
     if let Some(value) = value {
         out.extend_from_slice(field.number);

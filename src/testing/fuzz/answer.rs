@@ -58,15 +58,17 @@ fn assert_lines(taken: Option<&Taken>, as_lines: Option<Taken>) {
     let (Some(taken), Some(as_lines)) = (taken, &as_lines) else {
         return assert!(taken.is_none() && as_lines.is_none(), "{taken:?} {as_lines:?}");
     };
-    let (mut map, mut lines) = (taken.headers.clone(), as_lines.headers.clone());
+    if as_lines.headers == taken.headers {
+        return assert_eq!(taken, as_lines);
+    }
+    let mut map = taken.headers.clone();
     let own = ["x-request-id", "x-ms-request-id", "x-ms-client-request-id", "azureml-model-deployment"];
     let hop = ["keep-alive", "proxy-connection"];
     let left_out = own.into_iter().chain(hop).map(HeaderName::from_static);
     for name in left_out.chain([CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION]) {
         map.remove(&name);
-        lines.remove(&name);
     }
-    assert_eq!(map, lines);
+    assert_eq!(map, as_lines.headers);
     assert_eq!((taken.head, &taken.body, &taken.rest), (as_lines.head, &as_lines.body, &as_lines.rest));
 }
 

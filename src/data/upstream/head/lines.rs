@@ -4,8 +4,8 @@
 //! left out, and the rest is copied once. Into a map each of them would go with a hash and a probe, to be looked at again by
 //! the rules, by hyper's encoder, and when it is dropped.
 //!
-//! Holds: a client gets the same from here as by way of the map. Where that takes more than leaving out what has one name,
-//! it is left to the map.
+//! Holds: a client is told the same from here as by way of the map, though perhaps in another order. Where that takes more than
+//! leaving out what has one name, it is left to the map.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -13,6 +13,9 @@ use http::header::{DATE, HeaderValue};
 
 use super::{Framed, Headers};
 use crate::data::upstream::text::Text;
+
+/// A longer name is none to the map.
+const NAME_MAX: usize = u16::MAX as usize;
 
 /// What becomes of a header, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,9 @@ pub(super) fn write(
     let (mut framed, mut text) = (Framed::default(), Text::new());
     text.reserve_for(length);
     for line in lines {
+        if line.name.len() > NAME_MAX {
+            return None;
+        }
         let at = text.begin(line.name.as_bytes());
         let fate = fate(text.since(at));
         if fate == Fate::PassedOn {
