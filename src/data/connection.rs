@@ -211,7 +211,7 @@ async fn handle(link: Arc<Link>, request: Request<Incoming>, is_last: bool) -> A
     let id = ledger.record.request_id.clone();
     let exchange = AssertUnwindSafe(exchange(&link, &mut parts, body, census, ledger)).catch_unwind();
     let mut response = exchange.await.unwrap_or_else(|_| {
-        link.insert.forget();
+        link.insert.take_back();
         respond::panicked(id)
     });
     if version != Version::HTTP_2 {

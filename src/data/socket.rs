@@ -168,8 +168,11 @@ impl Socket {
             return write(bufs);
         }
         let written = link.insert.poll_write(bufs, write);
-        // A client that takes lines takes something, though hyper is not told.
-        link.note(&Poll::Ready(Ok(())), taken - bytes_of(&written));
+        let of_lines = taken - bytes_of(&written);
+        if of_lines > 0 {
+            // A client that takes lines takes something, though hyper is not told.
+            link.note(&Poll::Ready(Ok(())), of_lines);
+        }
         written
     }
 

@@ -59,11 +59,14 @@ impl Insert {
         self.has_lines.store(true, Ordering::Relaxed);
     }
 
-    /// They belong to nothing any more.
-    pub(crate) fn forget(&self) {
-        self.has_lines.store(false, Ordering::Relaxed);
-        let lines = self.lines.lock().take();
-        drop(lines);
+    /// The answer that they were put for does not go out, another one does in its place. If something was written since,
+    /// they are of an answer before it, and stay.
+    pub(crate) fn take_back(&self) {
+        if self.is_clean() {
+            self.has_lines.store(false, Ordering::Relaxed);
+            let lines = self.lines.lock().take();
+            drop(lines);
+        }
     }
 
     /// Whether there are some that are not out.
@@ -202,8 +205,11 @@ mod tests {
         assert!(matches!(taken, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::WriteZero));
         let taken = insert.poll_write(&[IoSlice::new(b"body\r\n")], |_| panic!("it must not be written"));
         assert!(matches!(taken, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Other));
-        assert!(insert.has_lines());
-        insert.forget();
+        insert.set_clean(false);
+        insert.take_back();
+        assert!(insert.has_lines(), "they are of an answer that has begun");
+        insert.set_clean(true);
+        insert.take_back();
         let taken = insert.poll_write(&[IoSlice::new(b"body\r\n")], |pieces| Poll::Ready(Ok(length(pieces))));
         assert!(matches!(taken, Poll::Ready(Ok(6))));
     }

@@ -69,7 +69,11 @@ fn assert_lines(taken: Option<&Taken>, as_lines: Option<Taken>) {
         map.remove(&name);
     }
     assert_eq!(map, as_lines.headers);
-    assert_eq!((taken.head, &taken.body, &taken.rest), (as_lines.head, &as_lines.body, &as_lines.rest));
+    let (map, lines) = (taken, as_lines);
+    assert_eq!(
+        (map.head, &map.body, &map.trailers, &map.rest),
+        (lines.head, &lines.body, &lines.trailers, &lines.rest)
+    );
 }
 
 /// `None` where it is refused, or breaks off.
