@@ -312,3 +312,7 @@ impl Write for Socket {
         this.noted(written, cx)
     }
 }
+
+#[cfg(test)]
+#[path = "socket/tests.rs"]
+mod tests;
