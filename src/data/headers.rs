@@ -13,6 +13,8 @@ use http::request::Parts;
 use http::{Method, Version};
 use uuid::Uuid;
 
+#[cfg(test)]
+pub(crate) use self::census::tests::names;
 pub(crate) use self::census::{Census, Kind};
 use self::trace::TRACEPARENT;
 pub(crate) use self::trace::join as join_trace;

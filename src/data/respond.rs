@@ -312,7 +312,7 @@ mod tests {
     use std::time::{Duration, Instant, SystemTime};
 
     use super::*;
-    use crate::data::upstream::head::{Expected, HeadReader};
+    use crate::data::upstream::head::{Expected, HeadFlaw, HeadReader};
 
     #[test]
     fn the_error_body_is_json_whatever_the_message() {
@@ -358,6 +358,28 @@ mod tests {
                 map.iter().filter(|line| line.contains("request-id")).count(),
                 2 + usize::from(record.client_request_id.is_some())
             );
+        }
+    }
+
+    #[test]
+    fn whatever_header_there_are_rules_about_the_client_gets_the_same_of_it_both_ways() {
+        let record = Record::new(Instant::now(), SystemTime::now(), [127, 0, 0, 1].into(), id_value(Uuid::nil()));
+        for (name, value) in
+            headers::names().flat_map(|name| ["1", "close", "x-own", "chunked"].map(|value| (name, value)))
+        {
+            let text = Bytes::from(format!("HTTP/1.1 200 OK\r\n{name}: {value}\r\nx-own: a\r\n\r\n"));
+            let told = |as_lines| {
+                let expected = Expected { is_bodiless: false, bytes_max: text.len(), as_lines };
+                let (mut headers, mut record) = (Headers::default(), record.clone());
+                let (head, _) = HeadReader::default().push(text.clone(), expected, &mut headers)?.unwrap();
+                let mut passed = pass_on(head.status, headers, true, &mut record, true);
+                passed.lines.into_iter().for_each(|lines| lines.read_into(&mut passed.headers));
+                // These hyper writes in either case, and the router, which knows the deployment of every answer.
+                passed.headers.remove(CONTENT_LENGTH);
+                passed.headers.remove(headers::MODEL_DEPLOYMENT);
+                Ok::<_, HeadFlaw>((head, passed.headers))
+            };
+            assert_eq!(told(true), told(false), "{name}: {value}");
         }
     }
 

@@ -145,9 +145,14 @@ impl Census {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use http::HeaderValue;
+
+    /// Of all headers that there are rules about.
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        ALL.iter().map(|kind| name(*kind))
+    }
 
     /// As the map spells it.
     fn name(kind: Kind) -> &'static str {
